@@ -1,0 +1,39 @@
+"""The errors a user can meet. Every message says what, what was wanted, what was got, and a remedy."""
+
+from __future__ import annotations
+
+
+class DeltaError(Exception):
+    """Base of every error that `delta_lightning` raises on purpose. The command line prints it without a traceback."""
+
+
+class ConfigError(DeltaError, ValueError):
+    """A config, file or model that cannot be run; raised before anything heavy loads (exit code 2).
+
+    Args:
+        what: the setting or file at fault, as the user writes it.
+        wanted: what would be accepted.
+        got: what was found, with the numbers.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, what: str, *, wanted: str, got: str, remedy: str) -> None:
+        super().__init__(f"{what}: wanted {wanted}, got {got}. {remedy}")
+        self.what, self.wanted, self.got, self.remedy = what, wanted, got, remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.what, self.wanted, self.got, self.remedy)
+
+
+def _rebuild(what: str, wanted: str, got: str, remedy: str) -> ConfigError:
+    return ConfigError(what, wanted=wanted, got=got, remedy=remedy)
+
+
+class RunError(DeltaError, RuntimeError):
+    """A run that cannot go on: verifier broken, disk full, weights not where they should be (exit code 1)."""
+
+
+def require(condition: bool, what: str, *, wanted: str, got: object, remedy: str) -> None:
+    """Raise `ConfigError` unless `condition` holds. For the `__post_init__` of parts."""
+    if not condition:
+        raise ConfigError(what, wanted=wanted, got=repr(got), remedy=remedy)
