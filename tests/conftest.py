@@ -1,0 +1,29 @@
+"""Marks and shared fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--run-slow"):
+        skip = pytest.mark.skip(reason="slow: select with --run-slow")
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def delta_data() -> Path:
+    """The folder of public data sets, or a skip."""
+    folder = os.environ.get("DELTA_DATA")
+    if not folder:
+        pytest.skip("set DELTA_DATA to the folder with the public data sets")
+    return Path(folder)
