@@ -161,6 +161,17 @@ class TensorStruct:
         """A copy with only the given rows (dimension 0) of every tensor."""
         return self.map(lambda tensor: tensor[index])
 
+    def cut(self, length: int) -> Self:
+        """A copy with only the first `length` positions of every field whose name ends in `_BT`."""
+        changes: dict[str, Any] = {}
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if isinstance(value, TensorStruct):
+                changes[item.name] = value.cut(length)
+            elif item.name.endswith("_BT") and value is not None:
+                changes[item.name] = value[:, :length]
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutBatch(TensorStruct):
@@ -258,6 +269,12 @@ class Experience(TensorStruct):
     correction_BT: Tensor
     old_logprobs_BT: Tensor
     reference_logprobs_BT: Tensor | None = None
+
+    def cut(self, length: int) -> Experience:
+        """See `TensorStruct.cut`; advantages per token are cut too."""
+        shorter = super().cut(length)
+        wide = self.advantages.ndim == 2
+        return dataclasses.replace(shorter, advantages=self.advantages[:, :length]) if wide else shorter
 
     @property
     def raw_advantages_BT(self) -> Tensor:

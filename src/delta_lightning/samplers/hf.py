@@ -1,0 +1,183 @@
+"""Sampling from the training model itself: batched generation with a key-value cache, nothing installed besides transformers."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from delta_lightning.errors import RunError, require
+from delta_lightning.functional.logprobs import head_logits, predicting_states
+from delta_lightning.functional.random import keyed_uniform, stable_hash
+from delta_lightning.functional.sampling import draw, warp_logits
+from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
+from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
+
+
+@dataclass(frozen=True, kw_only=True)
+class HFSampler(Sampler):
+    """Samples from the training model in place: what a laptop and the tests run.
+
+    Each prompt is prefilled once for its whole group, finished rows leave the batch, and every draw is keyed by
+    (seed, prompt id, sample index, position), so completions do not depend on the batch that they were sampled in
+    beyond the rounding of the logits.
+
+    Args:
+        max_rows: completions decoded at a time; the key-value cache grows with it.
+    """
+
+    max_rows: int = 1024
+
+    def __post_init__(self) -> None:
+        require(self.max_rows >= 1, "HFSampler.max_rows", wanted="at least 1", got=self.max_rows, remedy="Raise it.")
+
+    def open(self, context: SamplerContext) -> SamplerSession:
+        """A session on the live model: weight updates are seen at once."""
+        return HFSession(context, max_rows=self.max_rows)
+
+
+class HFSession(SamplerSession):
+    """See `HFSampler`."""
+
+    def __init__(self, context: SamplerContext, *, max_rows: int) -> None:
+        self._context, self._max_rows, self._version = context, max_rows, 0
+        self._stop_ids = stop_token_ids(context.model, context.tokenizer)
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
+    ) -> Iterator[Completion]:
+        """Completions as their rows finish, prompts of similar length decoded together."""
+        by_length = sorted(prompts, key=lambda prompt: (len(prompt.token_ids), prompt.id))
+        per_batch = max(1, self._max_rows // num_completions)
+        total, done = len(prompts) * num_completions, 0
+        for start in range(0, len(by_length), per_batch):
+            decoding = _Decoding(self, by_length[start : start + per_batch], num_completions, params, seed)
+            for completion in decoding.run():
+                done += 1
+                yield completion
+                if self._context.tick is not None:
+                    self._context.tick(done, total)
+
+    @torch.no_grad()
+    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Log-probabilities at temperature 1 of tokens 1.. of each sequence, float32 [len - 1]."""
+        results = []
+        for ids in token_ids:
+            tokens_BT = torch.tensor([list(ids)], device=self._context.device)
+            mask_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
+            mask_BT[:, 0] = False
+            hidden = self._context.model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
+            logits = head_logits(predicting_states(hidden, mask_BT), self._context.model.lm_head.weight, 1.0)
+            results.append(torch.log_softmax(logits, -1).gather(-1, tokens_BT[0, 1:, None])[:, 0])
+        return results
+
+    def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
+        """The model is shared, so only the version changes; `weights` is exhausted because it may be a collective."""
+        received = [tensor.numel() * tensor.element_size() for _, tensor in weights]
+        self._version = version
+        return SyncReceipt(version=version, num_tensors=len(received), num_bytes=sum(received), seconds=0.0)
+
+    def close(self) -> None:
+        """Nothing to free: the model belongs to the trainer."""
+
+
+def stop_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """End-of-sequence ids of the tokenizer and of the model's generation config. Raises `RunError` if there is none."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
+    if not ids:
+        raise RunError("neither the tokenizer nor the model's generation config names an end-of-sequence token")
+    return tuple(sorted(ids))
+
+
+class _Decoding:
+    """One batch of groups, from prefill to the last finished row."""
+
+    def __init__(self, session: HFSession, prompts: Sequence[Prompt], group: int, params: SamplingParams, seed: int) -> None:
+        context = session._context
+        self.model, self.tokenizer, self.device = context.model, context.tokenizer, context.device
+        self.prompts, self.group, self.params, self.version = prompts, group, params, session._version
+        self.stop_ids = torch.tensor(session._stop_ids, device=self.device)
+        self.owner = [(prompt, index) for prompt in prompts for index in range(group)]
+        keys = [stable_hash(seed, prompt.id, index, "sample") for prompt, index in self.owner]
+        self.keys_B = torch.tensor(keys, device=self.device)
+
+    def run(self) -> Iterator[Completion]:
+        """Decode until every row has stopped or reached the limit."""
+        limit = self.params.max_new_tokens
+        logits, cache, attend = self._prefill()
+        alive = torch.arange(len(self.owner), device=self.device)  # batch row -> index into `owner`
+        tokens = torch.zeros(len(self.owner), limit, dtype=torch.int64)
+        sampled, raw = torch.zeros(len(self.owner), limit), torch.zeros(len(self.owner), limit)
+        for position in range(limit):
+            chosen, sampled_lp, raw_lp = self._draw(logits, alive, position)
+            rows = alive.cpu()
+            tokens[rows, position], sampled[rows, position], raw[rows, position] = chosen.cpu(), sampled_lp.cpu(), raw_lp.cpu()
+            stopped = torch.isin(chosen, self.stop_ids)
+            ended = stopped if position + 1 < limit else torch.ones_like(stopped)
+            for row, stop in zip(alive[ended].tolist(), stopped[ended].tolist(), strict=True):
+                length = position + 1
+                yield self._completion(row, tokens[row, :length], sampled[row, :length], raw[row, :length], stop)
+            keep = ~ended
+            if not bool(keep.any()):
+                return
+            if not bool(keep.all()):
+                kept = keep.nonzero()[:, 0]
+                cache.batch_select_indices(kept)
+                alive, chosen, attend = alive[kept], chosen[kept], attend[kept]
+            logits, attend = self._step(chosen, attend, cache)
+
+    def _prefill(self) -> tuple[Tensor, Any, Tensor]:
+        """One forward pass per prompt, left-padded, then every row of the group starts from its prompt's cache."""
+        from transformers import DynamicCache
+
+        longest = max(len(prompt.token_ids) for prompt in self.prompts)
+        ids = torch.zeros(len(self.prompts), longest, dtype=torch.int64)
+        attend = torch.zeros(len(self.prompts), longest, dtype=torch.bool)
+        for row, prompt in enumerate(self.prompts):
+            ids[row, longest - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
+            attend[row, longest - len(prompt.token_ids) :] = True
+        ids, attend = ids.to(self.device), attend.to(self.device)
+        cache = DynamicCache()
+        logits = self._forward(ids, attend, cache)
+        cache.batch_repeat_interleave(self.group)
+        return logits.repeat_interleave(self.group, 0), cache, attend.repeat_interleave(self.group, 0)
+
+    def _step(self, chosen: Tensor, attend: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
+        attend = torch.cat([attend, attend.new_ones(len(attend), 1)], dim=1)
+        return self._forward(chosen[:, None], attend, cache), attend
+
+    def _forward(self, ids: Tensor, attend: Tensor, cache: Any) -> Tensor:
+        """Logits at the sampling temperature after the last position, [rows, V], float32."""
+        positions = (attend.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = self.model.model(
+            input_ids=ids, attention_mask=attend, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        return head_logits(out.last_hidden_state[:, -1], self.model.lm_head.weight, self.params.temperature)
+
+    def _draw(self, logits: Tensor, alive: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The next tokens, their log-probabilities as sampled, and with temperature only."""
+        raw = torch.log_softmax(logits, -1)
+        warped = warp_logits(raw, top_p=self.params.top_p, top_k=self.params.top_k)
+        noise = keyed_uniform(self.keys_B[alive], torch.tensor([position], device=self.device))[:, 0]
+        chosen = draw(warped, noise)
+        return chosen, warped.gather(1, chosen[:, None])[:, 0], raw.gather(1, chosen[:, None])[:, 0]
+
+    def _completion(self, row: int, tokens: Tensor, sampled: Tensor, raw: Tensor, stopped: bool) -> Completion:
+        prompt, index = self.owner[row]
+        ids = tokens.tolist()
+        return Completion(
+            prompt_id=prompt.id,
+            sample_index=index,
+            token_ids=array("q", ids),
+            text=self.tokenizer.decode(ids, skip_special_tokens=True),
+            finish_reason="stop" if stopped else "length",
+            version=self.version,
+            logprobs=array("f", sampled.tolist()),
+            raw_logprobs=array("f", raw.tolist()),
+        )

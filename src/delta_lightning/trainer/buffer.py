@@ -1,0 +1,103 @@
+"""One rollout step's credited micro-batches: what the loader hands out and a checkpoint inside it must keep."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.types import Credit, Experience, RolloutBatch, StepTotals, TensorStruct
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch(TensorStruct):
+    """What one `training_step` gets.
+
+    Attributes:
+        index: position among the micro-batches of the rollout step.
+        experience: its rows, without columns that are padding in every row.
+        totals: denominators of the optimiser step that it belongs to.
+    """
+
+    index: int
+    experience: Experience
+    totals: StepTotals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """A rollout step, cut into micro-batches (`micro`: rows) of optimiser steps (`totals`: one each)."""
+
+    step: int
+    experience: Experience
+    micro: list[slice]
+    totals: list[StepTotals]
+
+    def micro_batch(self, index: int) -> MicroBatch:
+        """The micro-batch at `index`."""
+        rows = self.experience.rows(self.micro[index])
+        batch = rows.batch
+        longest = int(batch.attention_mask_BT.sum(1).max()) if batch.num_sequences else 2
+        update = index * len(self.totals) // len(self.micro)
+        return MicroBatch(index=index, experience=rows.cut(max(2, longest)), totals=self.totals[update])
+
+    def mini_batch(self, update: int) -> tuple[Experience, list[slice]]:
+        """The rows of one optimiser step and its micro-batches within them."""
+        per = len(self.micro) // len(self.totals)
+        parts = self.micro[update * per : (update + 1) * per]
+        start = parts[0].start
+        rows = slice(start, parts[-1].stop)
+        return self.experience.rows(rows), [slice(part.start - start, part.stop - start) for part in parts]
+
+    def state(self) -> dict[str, Any]:
+        """As tensors and plain numbers, for a checkpoint that is read with `weights_only=True`."""
+        return {
+            "step": self.step,
+            "experience": _pack(self.experience),
+            "micro": [[part.start, part.stop] for part in self.micro],
+            "totals": [dataclasses.asdict(totals) for totals in self.totals],
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> Buffer:
+        """The inverse of `state`."""
+        fields = dict(state["experience"])
+        experience = Experience(
+            **{**fields, "batch": RolloutBatch(**fields["batch"]), "credit": Credit(**fields["credit"])}
+        ).to(device)
+        return cls(
+            step=state["step"],
+            experience=experience,
+            micro=[slice(start, stop) for start, stop in state["micro"]],
+            totals=[StepTotals(**totals) for totals in state["totals"]],
+        )
+
+
+def _pack(value: TensorStruct) -> dict[str, Any]:
+    packed: dict[str, Any] = {}
+    for item in dataclasses.fields(value):  # type: ignore[arg-type]
+        field = getattr(value, item.name)
+        packed[item.name] = _pack(field) if isinstance(field, TensorStruct) else field
+        if isinstance(field, Tensor):
+            packed[item.name] = field.detach().cpu()
+    return packed
+
+
+def totals_of(experience: Experience, micro: Sequence[slice], *, per_update: int, ranks: Ranks) -> list[StepTotals]:
+    """Denominators of every optimiser step of the rollout step, over its micro-batches and all ranks: one collective."""
+    mask_BT = experience.batch.loss_mask_BT
+    rows: list[list[float]] = []
+    for first in range(0, len(micro), per_update):
+        part = slice(micro[first].start, micro[first + per_update - 1].stop)
+        mask = mask_BT[part]
+        trained = mask.any(1)
+        groups = experience.batch.group_ids_B[part][trained].unique()
+        credit = (experience.credit.scale_BT[part].double() * mask).sum()
+        rows.append([float(mask.sum()), float(trained.sum()), float(len(groups)), float(credit)])
+    summed = ranks.all_sum(torch.tensor(rows, dtype=torch.float64, device=mask_BT.device))
+    return [StepTotals(tokens=t, sequences=s, groups=g, credit=c) for t, s, g, c in summed.tolist()]

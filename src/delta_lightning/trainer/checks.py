@@ -1,0 +1,81 @@
+"""What a config must satisfy as a whole; each part checks its own fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from delta_lightning.errors import ConfigError, require
+from delta_lightning.types import Need, SamplingParams
+
+if TYPE_CHECKING:
+    from delta_lightning.trainer.step import Parts, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """How held-out prompts are sampled when the policy is evaluated.
+
+    Args:
+        completions: answers per prompt; accuracy is their mean.
+        temperature: > 0. top_p: in (0, 1].
+    """
+
+    completions: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.completions >= 1, "held_out.completions", wanted="at least 1", got=self.completions, remedy="Raise it.")
+
+    def sampling(self, base: SamplingParams) -> SamplingParams:
+        """The run's sampling with these settings."""
+        return replace(base, temperature=self.temperature, top_p=self.top_p, top_k=0)
+
+
+def check_model_config(parts: Parts, plan: Plan, *, max_grad_norm: float) -> None:
+    """Refuses sizes and parts that contradict each other. Raises `ConfigError`."""
+    _check_sizes(parts, plan)
+    _check_sampling(plan.sampling)
+    require(max_grad_norm >= 0, "model.max_grad_norm", wanted="0 (no clipping) or more", got=max_grad_norm, remedy="1.0 is usual.")
+    if parts.loss.erases_token_credit() and parts.credit.token_level():
+        raise ConfigError(
+            "model.credit", wanted=f"sequence-level credit, since {type(parts.loss).__name__} keeps only a sequence's mean",
+            got=type(parts.credit).__name__, remedy="Use --model.credit=Uniform, or a loss that keeps token credit.",
+        )  # fmt: skip
+    needs = parts.rollout_needs() | parts.update_needs()
+    if Need.REFERENCE in needs:
+        raise ConfigError(
+            "model", wanted="parts that need no reference policy", got="a part that needs one",
+            remedy="Leave KL penalties to a reference out: this version loads no reference policy.",
+        )  # fmt: skip
+
+
+def _check_sizes(parts: Parts, plan: Plan) -> None:
+    cut = plan.cut
+    for name, value in (
+        ("prompts_per_step", cut.num_groups), ("completions_per_prompt", plan.completions),
+        ("updates_per_step", cut.updates), ("micro_batches", cut.micro),
+    ):  # fmt: skip
+        require(value >= 1, f"model.{name}", wanted="at least 1", got=value, remedy="Raise it.")
+    fewest = parts.advantage.min_completions()
+    require(
+        plan.completions >= fewest, "model.completions_per_prompt",
+        wanted=f"at least {fewest} for {type(parts.advantage).__name__}, which compares answers within a group",
+        got=plan.completions, remedy="Raise it (8 or 16 are usual), or choose an estimator without a group baseline.",
+    )  # fmt: skip
+    require(
+        cut.num_groups % cut.updates == 0, "model.prompts_per_step",
+        wanted=f"a multiple of updates_per_step ({cut.updates}), since groups are not split over updates",
+        got=cut.num_groups, remedy=f"Try {-(-cut.num_groups // cut.updates) * cut.updates}.",
+    )  # fmt: skip
+
+
+def _check_sampling(sampling: SamplingParams) -> None:
+    require(sampling.temperature > 0, "model.sampling.temperature", wanted="more than 0", got=sampling.temperature,
+            remedy="1.0 samples from the model's own distribution; policy gradients need a random policy.")  # fmt: skip
+    require(0 < sampling.top_p <= 1, "model.sampling.top_p", wanted="a share in (0, 1]", got=sampling.top_p,
+            remedy="1.0 keeps the whole distribution.")  # fmt: skip
+    require(sampling.top_k >= 0, "model.sampling.top_k", wanted="0 (all tokens) or more", got=sampling.top_k, remedy="Use 0.")
+    require(sampling.max_new_tokens >= 1, "model.sampling.max_new_tokens", wanted="at least 1", got=sampling.max_new_tokens,
+            remedy="The paper uses 20480.")  # fmt: skip

@@ -1,0 +1,107 @@
+"""Rollouts of one rank -> `RolloutBatch`, rows already in the order of their mini- and micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from delta_lightning.interfaces import RolloutFilter
+from delta_lightning.trainer.batching import micro_batches, mini_batch_of, slices
+from delta_lightning.types import Rollout, RolloutBatch, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How a rollout step is cut: `updates` optimiser steps of `micro` micro-batches each; P groups over all ranks."""
+
+    num_groups: int
+    updates: int
+    micro: int
+
+
+def collate(rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: int) -> tuple[RolloutBatch, list[slice]]:
+    """The batch, and the rows of each micro-batch: `updates * micro` contiguous slices, some possibly empty.
+
+    Args:
+        rollouts: (group id, rollout) of every sequence of this rank, in any order.
+        cut: the plan of the step. completions: G, for the global sequence ids.
+    """
+    ordered = sorted(rollouts, key=lambda item: (item[0], item[1].completion.sample_index))
+    lengths = [len(r.prompt.token_ids) + len(r.completion.token_ids) for _, r in ordered]
+    parts: list[list[int]] = []
+    for update in range(cut.updates):
+        mine = [
+            row
+            for row, (group, _) in enumerate(ordered)
+            if mini_batch_of(group, num_groups=cut.num_groups, updates=cut.updates) == update
+        ]
+        parts += [[mine[i] for i in part] for part in micro_batches([lengths[row] for row in mine], cut.micro)]
+    order = [row for part in parts for row in part]
+    rows = [ordered[row] for row in order]
+    return _batch(rows, longest=max(lengths, default=2), completions=completions), slices(parts)
+
+
+def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: int) -> RolloutBatch:
+    shape = (len(rows), longest)
+    token_ids, attention = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+    loss_mask, behaviour, raw = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape), torch.zeros(shape)
+    names = tuple(sorted({name for _, rollout in rows for name in rollout.verdict.components}))
+    components = torch.zeros(len(rows), len(names))
+    for row, (_, rollout) in enumerate(rows):
+        prompt, answer = rollout.prompt.token_ids, rollout.completion
+        start, end = len(prompt), len(prompt) + len(answer.token_ids)
+        token_ids[row, :start] = torch.tensor(prompt)
+        token_ids[row, start:end] = torch.tensor(list(answer.token_ids))
+        attention[row, :end] = True
+        loss_mask[row, start:end] = rollout.verdict.status is not Status.ERROR
+        behaviour[row, start:end] = torch.tensor(list(answer.logprobs))
+        raw[row, start:end] = torch.tensor(list(answer.raw_logprobs))
+        for column, name in enumerate(names):
+            components[row, column] = rollout.verdict.components.get(name, 0.0)
+    valid = [rollout.verdict.status is not Status.ERROR for _, rollout in rows]
+    return RolloutBatch(
+        token_ids_BT=token_ids,
+        attention_mask_BT=attention,
+        loss_mask_BT=loss_mask,
+        behaviour_logprobs_BT=behaviour * loss_mask,
+        raw_logprobs_BT=raw * loss_mask,
+        rewards_B=torch.tensor([r.verdict.reward if ok else 0.0 for (_, r), ok in zip(rows, valid, strict=True)]),
+        components_BR=components,
+        valid_B=torch.tensor(valid, dtype=torch.bool),
+        truncated_B=torch.tensor([r.completion.finish_reason == "length" for _, r in rows], dtype=torch.bool),
+        group_ids_B=torch.tensor([group for group, _ in rows], dtype=torch.int64),
+        sequence_ids_B=torch.tensor([g * completions + r.completion.sample_index for g, r in rows], dtype=torch.int64),
+        versions_B=torch.tensor([r.completion.version for _, r in rows], dtype=torch.int64),
+        component_names=names,
+    )
+
+
+def drop_lonely_groups(batch: RolloutBatch) -> RolloutBatch:
+    """Masks groups left with fewer than two verdicts: an answer without another to compare says nothing."""
+    if batch.num_sequences == 0:
+        return batch
+    verdicts_P = torch.zeros(int(batch.group_ids_B.max()) + 1, dtype=torch.int64, device=batch.group_ids_B.device)
+    verdicts_P.index_add_(0, batch.group_ids_B, batch.valid_B.to(torch.int64))
+    keep_B = verdicts_P[batch.group_ids_B] >= 2
+    return masked(replace(batch, valid_B=batch.valid_B & keep_B), keep_B)
+
+
+def masked(batch: RolloutBatch, keep_B: torch.Tensor) -> RolloutBatch:
+    """The batch with every token of the other rows out of the loss mask, log-probabilities zeroed as its law says."""
+    keep_B1 = keep_B[:, None]
+    return replace(
+        batch,
+        loss_mask_BT=batch.loss_mask_BT & keep_B1,
+        behaviour_logprobs_BT=batch.behaviour_logprobs_BT * keep_B1,
+        raw_logprobs_BT=batch.raw_logprobs_BT * keep_B1,
+    )
+
+
+def filtered(batch: RolloutBatch, filters: Sequence[RolloutFilter]) -> RolloutBatch:
+    """Each filter in turn: groups that it does not keep leave the batch, then it shrinks the mask."""
+    for one in filters:
+        _, group_of_row = batch.group_ids_B.unique(return_inverse=True)
+        batch = one.apply(masked(batch, one.keep_groups(batch)[group_of_row]))
+    return batch

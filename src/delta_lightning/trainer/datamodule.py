@@ -1,0 +1,144 @@
+"""Prompts of a run, and where in them a run is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+
+from delta_lightning.data.prompts import check_template, make_prompts, render
+from delta_lightning.data.references import check_references
+from delta_lightning.errors import ConfigError, require
+from delta_lightning.functional.random import stable_hash
+from delta_lightning.interfaces import PromptSource, Verifier
+from delta_lightning.trainer.loader import RolloutLoader
+from delta_lightning.trainer.progress import Progress
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.types import Problem, Prompt
+
+
+class PromptData(pl.LightningDataModule):
+    """Problems made into prompts, served in a shuffled order that depends on nothing but the seed.
+
+    Args:
+        source: where problems come from.
+        path: file or folder; shorthand for the source's own `path`.
+        template: text of a prompt; `{question}` is replaced by the question.
+        max_prompt_tokens: longest prompt, tokens; longer ones are refused, with their number.
+        held_out_prompts: problems of the held-out split that `validate` uses (all if there are fewer).
+        unusable_references: what to do with problems whose reference the verifier refuses: "error" or "skip" (counted).
+        shuffle: a new keyed permutation for each pass over the data; False keeps the source's order.
+    """
+
+    def __init__(
+        self,
+        source: PromptSource,
+        path: str | None = None,
+        template: str = "{question}",
+        max_prompt_tokens: int = 1024,
+        held_out_prompts: int = 256,
+        unusable_references: Literal["error", "skip"] = "error",
+        shuffle: bool = True,
+    ) -> None:
+        super().__init__()
+        self.source = _with_path(source, path)
+        self.template, self.max_prompt_tokens, self.held_out_prompts = template, max_prompt_tokens, held_out_prompts
+        self.unusable_references, self.shuffle = unusable_references, shuffle
+        self.train_prompts: list[Prompt] = []
+        self.validation_prompts: list[Prompt] = []
+        self.loader: RolloutLoader | None = None
+        self._restored: dict[str, Any] | None = None
+        check_template(template)
+        require(max_prompt_tokens >= 1, "data.max_prompt_tokens", wanted="at least 1", got=max_prompt_tokens, remedy="Raise it.")
+        require(held_out_prompts >= 1, "data.held_out_prompts", wanted="at least 1", got=held_out_prompts, remedy="Raise it.")
+
+    def prepare(self, tokenizer: Any, verifier: Verifier, progress: Progress) -> None:
+        """Read, check and tokenize both splits, before any model loads. Raises `ConfigError`."""
+        if self.train_prompts:
+            return
+        self.source.check()
+        train = self._split("train", tokenizer, verifier, progress)
+        held_out = self._split("held_out", tokenizer, verifier, progress)
+        self.train_prompts, self.validation_prompts = train, held_out
+
+    def _split(self, split: str, tokenizer: Any, verifier: Verifier, progress: Progress) -> list[Prompt]:
+        problems: Sequence[Problem] = self.source.problems(split)
+        if split == "held_out":
+            problems = problems[: self.held_out_prompts]
+        problems = check_references(
+            problems, verifier, skip=self.unusable_references == "skip",
+            tick=lambda done, total: progress(f"checking {split} answers", done, total),
+        )  # fmt: skip
+        prompts = make_prompts(
+            problems, tokenizer, self.template, self.max_prompt_tokens,
+            tick=lambda done, total: progress(f"tokenizing {split} prompts", done, total),
+        )  # fmt: skip
+        if not prompts:
+            raise ConfigError(f"data, split {split}", wanted="at least 1 problem", got="0", remedy="Check the source's files.")
+        return prompts
+
+    def demonstrations(self, tokenizer: Any) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """(prompt ids, answer ids with end of sequence) of the training problems that carry a worked solution."""
+        for problem in self.source.problems("train"):
+            if problem.solution is not None:
+                prompt = tokenizer.encode(render(self.template, problem.question), add_special_tokens=False)
+                answer = tokenizer.encode(problem.solution, add_special_tokens=False)
+                yield tuple(prompt), (*answer, tokenizer.eos_token_id)
+
+    def groups(self, step: int, count: int, *, seed: int, ranks: Ranks) -> list[tuple[int, Prompt]]:
+        """This rank's (group id, prompt) of rollout step `step`: `count` prompts over all ranks."""
+        mine = [group for group in range(count) if group % ranks.size == ranks.rank]
+        return [(group, self._nth(step * count + group, seed)) for group in mine]
+
+    def _nth(self, index: int, seed: int) -> Prompt:
+        """The prompt at `index` of the endless stream of permuted passes over the data."""
+        size = len(self.train_prompts)
+        passes, offset = divmod(index, size)
+        return self.train_prompts[self._order(passes, size, seed)[offset] if self.shuffle else offset]
+
+    def _order(self, passes: int, size: int, seed: int) -> list[int]:
+        if getattr(self, "_cached_order", (None,))[0] != (passes, size, seed):
+            generator = torch.Generator().manual_seed(stable_hash(seed, "order", passes) % 2**62)
+            self._cached_order = ((passes, size, seed), torch.randperm(size, generator=generator).tolist())
+        return self._cached_order[1]
+
+    def attach(self, loader: RolloutLoader, device: torch.device) -> None:
+        """Called by the module once it can make rollouts; a checkpoint's state is put back here."""
+        self.loader = loader
+        if self._restored is not None:
+            loader.restore(self._restored, Ranks.current(), device)
+            self._restored = None
+
+    def train_dataloader(self) -> RolloutLoader:
+        """The rollout loader."""
+        if self.loader is None:
+            raise RuntimeError("the module has not attached its rollout loader yet")
+        return self.loader
+
+    def val_dataloader(self) -> list[list[tuple[int, Prompt]]]:
+        """This rank's held-out prompts, in chunks, the same number of chunks on every rank."""
+        ranks, chunk = Ranks.current(), 64
+        numbered = list(enumerate(self.validation_prompts))
+        return [numbered[start : start + chunk * ranks.size][ranks.rank :: ranks.size] for start in range(0, len(numbered), chunk * ranks.size)]  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position in the data, with the buffer when a checkpoint falls inside one. Collective."""
+        return {} if self.loader is None else self.loader.state(Ranks.current())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until the loader exists."""
+        self._restored = state_dict or None
+
+
+def _with_path(source: PromptSource, path: str | None) -> PromptSource:
+    if path is None:
+        return source
+    if "path" not in {item.name for item in dataclasses.fields(source)}:  # type: ignore[arg-type]
+        raise ConfigError(
+            "data.path", wanted="a source that reads files", got=type(source).__name__,
+            remedy="Leave data.path out, or choose a source with a path, such as Table.",
+        )  # fmt: skip
+    return dataclasses.replace(source, path=path)  # type: ignore[type-var]

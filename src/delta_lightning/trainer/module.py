@@ -1,0 +1,264 @@
+"""The Lightning shell around `trainer/step.py`: holds the parts, the model and the engines, and computes nothing itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from delta_lightning.errors import RunError
+from delta_lightning.interfaces import (
+    AdvantageEstimator,
+    CreditAssigner,
+    Penalty,
+    PolicyLoss,
+    Reduction,
+    RolloutCorrection,
+    RolloutFilter,
+    Sampler,
+    SamplerContext,
+    SamplerSession,
+    TokenWeighting,
+    Verifier,
+)
+from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.buffer import Buffer, MicroBatch
+from delta_lightning.trainer.checks import HeldOut, check_model_config
+from delta_lightning.trainer.collate import Cut
+from delta_lightning.trainer.datamodule import PromptData
+from delta_lightning.trainer.loader import RolloutLoader
+from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.trainer.observe import derived, observe_update
+from delta_lightning.trainer.progress import PhaseClock, Progress
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy, collect, rollout_metrics, stop_if_broken
+from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss, mini_batch_statistics
+from delta_lightning.trainer.view import HiddenCache, RolloutView
+from delta_lightning.types import Prompt, SamplingParams, Statistics
+from delta_lightning.verifiers.pool import VerifierPool
+
+
+class PolicyModule(pl.LightningModule):
+    """A policy trained by RLVR; an epoch is one rollout step, a `training_step` one micro-batch.
+
+    Args:
+        backbone: the model and its tokenizer. sampler: the engine that completes prompts. verifier: what judges them.
+        advantage: rewards to advantages. credit: how much each token counts. loss: the policy loss.
+        weighting: weights that follow the current policy. reduction: how per-token losses become one number.
+        correction: for the difference between sampler and trainer. filters: which groups and tokens are trained on.
+        penalties: additive per-token terms.
+        optimizer, scheduler: built from `class_path`; the schedule advances once per optimiser step.
+        sampling: how completions are sampled. held_out: how `validate` samples.
+        prompts_per_step: prompts of one rollout step, over all ranks. completions_per_prompt: size of a group.
+        updates_per_step: optimiser steps per rollout step. micro_batches: forward passes per optimiser step.
+        verdicts: what statuses of verdicts do. cache: where hidden states are kept between scoring and credit.
+        max_grad_norm: global norm to which gradients are clipped; 0 leaves them.
+        seed: of every random draw of the run.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        sampler: Sampler,
+        verifier: Verifier,
+        advantage: AdvantageEstimator,
+        credit: CreditAssigner,
+        loss: PolicyLoss,
+        weighting: TokenWeighting,
+        reduction: Reduction,
+        correction: RolloutCorrection,
+        filters: list[RolloutFilter] = [],  # noqa: B006
+        penalties: list[Penalty] = [],  # noqa: B006
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        sampling: SamplingParams = SamplingParams(),  # noqa: B008
+        held_out: HeldOut = HeldOut(),  # noqa: B008
+        prompts_per_step: int = 128,
+        completions_per_prompt: int = 16,
+        updates_per_step: int = 4,
+        micro_batches: int = 4,
+        verdicts: VerdictPolicy = VerdictPolicy(),  # noqa: B008
+        cache: HiddenCache = HiddenCache(),  # noqa: B008
+        max_grad_norm: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.sampler, self.verifier = backbone, sampler, verifier
+        self.parts = Parts(
+            filters=tuple(filters), advantage=advantage, correction=correction, credit=credit,
+            weighting=weighting, loss=loss, penalties=tuple(penalties), reduction=reduction,
+        )  # fmt: skip
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.plan = Plan(
+            cut=Cut(num_groups=prompts_per_step, updates=updates_per_step, micro=micro_batches),
+            completions=completions_per_prompt, sampling=sampling, cache=cache, seed=seed,
+        )  # fmt: skip
+        self.held_out, self.verdicts, self.max_grad_norm = held_out, verdicts, max_grad_norm
+        check_model_config(self.parts, self.plan, max_grad_norm=max_grad_norm)
+        self.policy: Any = None
+        self.tokenizer: Any = None
+        self.progress, self.clock = Progress(), PhaseClock()
+        self.rollout_book, self.update_book, self.held_out_book = MetricBook(), MetricBook(), MetricBook()
+        self._session: SamplerSession | None = None
+        self._pool: VerifierPool | None = None
+        self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
+        self._rollout_values: dict[str, float] = {}
+
+    # Setting up ------------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> PromptData:
+        """The data module of the run."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, PromptData)
+        return data
+
+    def setup(self, stage: str) -> None:
+        """Read and check the data; nothing heavy has loaded yet."""
+        self.progress = self.progress if self.progress.active else Progress.for_rank(self.global_rank)
+        self.tokenizer = self.tokenizer or self.backbone.tokenizer()
+        self.data.prepare(self.tokenizer, self.verifier, self.progress)
+
+    def configure_model(self) -> None:
+        """Load the policy, once."""
+        if self.policy is None:
+            context = LoadContext(
+                seed=self.plan.seed,
+                demonstrations=lambda: self.data.demonstrations(self.tokenizer),
+                tick=self.progress,
+                say=self.progress.line,
+            )
+            self.policy = self.backbone.load(context)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and, if any, a schedule that advances with optimiser steps."""
+        optimizer = self.make_optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
+
+    def train_dataloader(self) -> RolloutLoader:
+        """Rollouts, made by this module, their position kept by the data module."""
+        loader = RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro)
+        self.data.attach(loader, self.device)
+        return loader
+
+    def close(self) -> None:
+        """Stop the engines: sampler and verifier processes."""
+        if self._session is not None:
+            self._session.close()
+        if self._pool is not None:
+            self._pool.close()
+        self._session, self._pool = None, None
+
+    # One rollout step ------------------------------------------------------------------------------------------------
+
+    @property
+    def scorer(self) -> Scorer:
+        """The policy as a scorer at the sampling temperature."""
+        return Scorer(model=self.policy, temperature=self.plan.sampling.temperature)
+
+    def tools(self) -> RolloutTools:
+        """Engines of this rank, started at the first call."""
+        ranks = Ranks.current()
+        if self._pool is None:
+            self._pool = VerifierPool(self.verifier, workers=self.verdicts.workers, timeout=self.verdicts.timeout_seconds)
+        if self._session is None:
+            self._session = self.sampler.open(
+                SamplerContext(
+                    model=self.policy, tokenizer=self.tokenizer, device=self.device, rank=ranks.rank, world_size=ranks.size
+                )
+            )
+        return RolloutTools(
+            session=self._session, judge=self._pool, policy=self.verdicts, ranks=ranks, clock=self.clock, progress=self.progress
+        )
+
+    def make_rollouts(self, step: int) -> Buffer:
+        """Rollout step `step`, credited and cut into micro-batches."""
+        self.policy.eval()  # no dropout anywhere: old and new log-probabilities must be of the same function
+        tools = self.tools()
+        steps = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else "?"
+        self.progress.context(f"step {step + 1}/{steps}")
+        with self.clock("sync"):
+            tools.session.update_weights(step, self.policy.named_parameters())
+        prompts = self.data.groups(step, self.plan.cut.num_groups, seed=self.plan.seed, ranks=tools.ranks)
+        buffer = make_experience(step, prompts, self.parts, self.plan, self.scorer, tools, self.rollout_book)
+        self._rollout_values = derived(self.rollout_book.take(tools.ranks))
+        return buffer
+
+    # Updates ---------------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: MicroBatch, batch_idx: int) -> None:
+        """Start the update clock; before the first micro-batch of an optimiser step take its statistics."""
+        self._started = time.perf_counter()
+        update, position = divmod(batch.index, self.plan.cut.micro)
+        self.progress("updating", batch.index + 1, self.plan.cut.updates * self.plan.cut.micro)
+        if position == 0:
+            self._statistics = self._mini_batch_statistics(update)
+
+    def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
+        """One micro-batch's share of the loss, scaled so that Lightning's and the strategy's averaging undo themselves."""
+        loss, scores = micro_batch_loss(batch.experience, batch.totals, self.parts, self.scorer, self._statistics)
+        self.update_book.add("update/loss", loss.detach(), 1.0 if batch.index % self.plan.cut.micro == 0 else 0.0)
+        observe_update(self.update_book, batch.experience, scores, dict(self.parts.loss.metrics(batch.experience, scores)))
+        return loss * Ranks.current().size * self.trainer.accumulate_grad_batches
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
+        """Clip by the global norm; a norm that is not finite stops the run before it harms the weights."""
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        if not bool(torch.isfinite(norm)):
+            raise RunError(f"the gradient norm is {float(norm)} at optimiser step {self.trainer.global_step}; no update was made")
+        self.update_book.add("update/grad_norm", norm)
+
+    def on_train_batch_end(self, outputs: Any, batch: MicroBatch, batch_idx: int) -> None:
+        """After the last micro-batch of an optimiser step: log it, with the rollout step's metrics beside the first."""
+        self.clock.add("update", time.perf_counter() - self._started)
+        if (batch.index + 1) % self.plan.cut.micro:
+            return
+        values = self.update_book.take(Ranks.current())
+        values["update/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        last = batch.index + 1 == self.plan.cut.updates * self.plan.cut.micro
+        if last:
+            values |= self._rollout_values | {f"seconds/{name}": value for name, value in self.clock.take().items()}
+        self.log_dict(values)
+
+    def _mini_batch_statistics(self, update: int) -> tuple[Statistics | None, Statistics | None]:
+        assert self.data.loader is not None and self.data.loader.buffer is not None
+        buffer = self.data.loader.buffer
+        experience, micro = buffer.mini_batch(update)
+        view = RolloutView(
+            experience.batch, micro=micro, scorer=self.scorer, needs=self.parts.update_needs(), cache=self.plan.cache,
+            ranks=Ranks.current(), seed=(self.plan.seed, buffer.step),
+        )  # fmt: skip
+        view.set_advantages(experience.advantages)
+        return mini_batch_statistics(view, self.parts)
+
+    # Held-out evaluation ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validation_step(self, batch: list[tuple[int, Prompt]], batch_idx: int) -> None:
+        """Sample and judge some held-out prompts; the draws are the same at every evaluation."""
+        self.policy.eval()
+        tools = self.tools()
+        self.progress.context("held out")
+        params = self.held_out.sampling(self.plan.sampling)
+        with self.clock("evaluate"):
+            rollouts = collect(batch, tools, completions=self.held_out.completions, params=params, seed=self.plan.seed)
+        stop_if_broken(rollouts, self.verdicts, tools.ranks)
+        rollout_metrics(self.held_out_book, rollouts)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out metrics, exact over all ranks."""
+        values = self.held_out_book.take(Ranks.current())
+        self.log_dict({f"held_out/{name.split('/')[-1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))})
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Prompts stay as they are."""
+        return batch.to(device) if isinstance(batch, MicroBatch) else batch

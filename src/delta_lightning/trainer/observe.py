@@ -1,0 +1,62 @@
+"""What is measured at every step. Names and units are listed in docs/metrics.md."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.trainer.view import RolloutView
+from delta_lightning.types import Experience, RolloutBatch, TokenScores
+
+VISIBLE_MISMATCH = 0.02  # nats; the share of tokens above it is logged
+
+
+def observe_mismatch(book: MetricBook, batch: RolloutBatch, logprobs_BT: Tensor) -> None:
+    """Sampler against scorer, log-probabilities of the temperature-only distribution, nats."""
+    mask = batch.loss_mask_BT
+    difference = (logprobs_BT.double() - batch.raw_logprobs_BT.double())[mask]
+    tokens = len(difference)
+    book.add("mismatch/mean_abs_nats", difference.abs().sum(), tokens)
+    book.maximum("mismatch/max_abs_nats", difference.abs().max() if tokens else 0.0)
+    book.add("mismatch/kl_nats", (difference.exp() - 1 - difference).sum(), tokens)
+    book.add("mismatch/share_over_0.02", (difference.abs() > VISIBLE_MISMATCH).sum(), tokens)
+    book.add("rollout/entropy_nats", -logprobs_BT.double()[mask].sum(), tokens)
+
+
+def observe_experience(book: MetricBook, experience: Experience, view: RolloutView) -> None:
+    """Advantages and credit of trained tokens."""
+    batch = experience.batch
+    mask = batch.loss_mask_BT
+    scale = experience.credit.scale_BT[mask].double()
+    tokens = len(scale)
+    book.add("credit/mean", scale.sum(), tokens)
+    book.add("credit/mean_square", scale.square().sum(), tokens)
+    book.maximum("credit/max", scale.max() if tokens else 0.0)
+    book.minimum("credit/min", scale.min() if tokens else 0.0)
+    for name, side in (("positive", experience.raw_advantages_BT > 0), ("negative", experience.raw_advantages_BT < 0)):
+        chosen = experience.credit.scale_BT[side & mask].double()
+        book.add(f"credit/mean_{name}", chosen.sum(), len(chosen))
+    signal = (experience.token_advantages_BT != 0).any(1)
+    book.add("rollout/signal_share", signal.sum(), batch.num_sequences)
+    book.maximum("credit/cache_mib", view.cache_bytes / 2**20)
+
+
+@torch.no_grad()
+def observe_update(book: MetricBook, experience: Experience, scores: TokenScores, values: dict[str, Tensor]) -> None:
+    """Means over trained tokens of what the policy loss reports, and the ratio's distance from 1."""
+    mask = experience.batch.loss_mask_BT
+    tokens = mask.sum()
+    for name, value_BT in values.items():
+        book.add(f"update/{name}", (value_BT.double() * mask).sum(), tokens)
+    if scores.entropies_BT is not None:
+        book.add("update/entropy_nats", (scores.entropies_BT.double() * mask).sum(), tokens)
+
+
+def derived(values: dict[str, float]) -> dict[str, float]:
+    """Standard deviation and effective sample share of the credit, from its first two moments."""
+    mean, square = values.get("credit/mean"), values.pop("credit/mean_square", None)
+    if mean is not None and square:
+        values["credit/std"] = max(0.0, square - mean * mean) ** 0.5
+        values["credit/effective_share"] = mean * mean / square
+    return values

@@ -1,0 +1,129 @@
+"""One training step, top to bottom. Start reading here.
+
+A rollout step samples completions, judges them and turns them into an `Experience` (`make_experience`), which is then trained
+on for several optimiser steps, each the sum of its micro-batches (`micro_batch_loss`). Nothing here knows a concrete part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from delta_lightning.functional.random import stable_hash
+from delta_lightning.interfaces import (
+    AdvantageEstimator,
+    CreditAssigner,
+    Penalty,
+    PolicyLoss,
+    Reduction,
+    RolloutCorrection,
+    RolloutFilter,
+    TokenWeighting,
+)
+from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.buffer import Buffer, totals_of
+from delta_lightning.trainer.collate import Cut, collate, drop_lonely_groups, filtered
+from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.trainer.observe import observe_experience, observe_mismatch
+from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, stop_if_broken
+from delta_lightning.trainer.view import HiddenCache, RolloutView
+from delta_lightning.types import Experience, Need, Prompt, SamplingParams, Statistics, StepTotals, TokenScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The swappable parts of the objective."""
+
+    filters: tuple[RolloutFilter, ...]
+    advantage: AdvantageEstimator
+    correction: RolloutCorrection
+    credit: CreditAssigner
+    weighting: TokenWeighting
+    loss: PolicyLoss
+    penalties: tuple[Penalty, ...]
+    reduction: Reduction
+
+    def rollout_needs(self) -> frozenset[Need]:
+        """What the scoring pass under theta_old must compute."""
+        return self.advantage.needs() | self.correction.needs() | self.credit.needs()
+
+    def update_needs(self) -> frozenset[Need]:
+        """What the forward pass of each update must compute."""
+        return self.weighting.needs() | self.loss.needs() | frozenset().union(*(p.needs() for p in self.penalties))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Sizes of a rollout step: P prompts over all ranks, G completions each, how they are cut, and how they are sampled."""
+
+    cut: Cut
+    completions: int
+    sampling: SamplingParams
+    cache: HiddenCache
+    seed: int
+
+
+def make_experience(
+    step: int, prompts: Sequence[tuple[int, Prompt]], parts: Parts, plan: Plan, scorer: Scorer, tools: RolloutTools, book: MetricBook
+) -> Buffer:
+    """Prompts of this rank -> credited micro-batches, all under theta_old. `prompts` are (group id, prompt)."""
+    rollouts = collect(prompts, tools, completions=plan.completions, params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout"))
+    stop_if_broken(rollouts, tools.policy, tools.ranks)
+    rollout_metrics(book, rollouts)
+
+    batch, micro = collate(rollouts, cut=plan.cut, completions=plan.completions)
+    batch = batch.to(scorer.device)
+    if plan.completions > 1:
+        batch = drop_lonely_groups(batch)
+    batch = filtered(batch, parts.filters)
+
+    view = RolloutView(
+        batch, micro=micro, scorer=scorer, needs=parts.rollout_needs(), cache=plan.cache, ranks=tools.ranks,
+        seed=(plan.seed, step), tick=lambda done, total: tools.progress("scoring", done, total),
+    )  # fmt: skip
+    with tools.clock("score"):
+        view.set_advantages(parts.advantage.advantages(view))
+        old_logprobs_BT = view.logprobs_BT()
+    observe_mismatch(book, batch, old_logprobs_BT)
+    with tools.clock("credit"):
+        correction = parts.correction.correct(view)
+        view.shrink(correction.mask_BT)
+        credit = parts.credit.credit(view)
+
+    assert view.advantages is not None
+    experience = Experience(
+        batch=view.batch,
+        advantages=view.advantages,
+        credit=credit,
+        correction_BT=correction.weights_BT,
+        old_logprobs_BT=old_logprobs_BT * correction.mask_BT,
+    )
+    observe_experience(book, experience, view)
+    totals = totals_of(experience, micro, per_update=plan.cut.micro, ranks=tools.ranks)
+    return Buffer(step=step, experience=experience, micro=micro, totals=totals)
+
+
+def mini_batch_statistics(view: RolloutView, parts: Parts) -> tuple[Statistics | None, Statistics | None]:
+    """A pass over one mini-batch under the current policy, for a weighting and a loss that want it."""
+    weighting = parts.weighting.statistics(view) if Need.MINI_BATCH in parts.weighting.needs() else None
+    loss = parts.loss.statistics(view) if Need.MINI_BATCH in parts.loss.needs() else None
+    return weighting, loss
+
+
+def micro_batch_loss(
+    experience: Experience,
+    totals: StepTotals,
+    parts: Parts,
+    scorer: Scorer,
+    statistics: tuple[Statistics | None, Statistics | None] = (None, None),
+) -> tuple[Tensor, TokenScores]:
+    """This micro-batch's share of the loss: a sum of weight x per-token loss. Shares add up to the step's loss."""
+    scores = scorer.score(experience.batch, parts.update_needs())
+    for_weighting, for_loss = statistics
+    per_token_BT = parts.loss.per_token(experience, scores, for_loss)
+    per_token_BT = per_token_BT * parts.weighting.weights(experience, scores, for_weighting) * experience.correction_BT
+    for penalty in parts.penalties:
+        per_token_BT = per_token_BT + penalty.per_token(experience, scores)
+    return (per_token_BT * parts.reduction.weights(experience, totals)).sum(), scores

@@ -1,0 +1,185 @@
+"""What parts see of a rollout batch: one scoring pass, its scores cached or computed again, and sums over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from delta_lightning.errors import require
+from delta_lightning.functional.random import keyed_uniform, stable_hash
+from delta_lightning.interfaces import Head
+from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.types import Need, RolloutBatch, TokenScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenCache:
+    """Where the hidden states of one scoring pass are kept for the credit assigner.
+
+    Args:
+        budget_gib: memory that the cache may take on this rank, GiB; above it hidden states are computed again at each
+            pass, which costs a forward pass each time. The result is the same.
+        dtype: "model" keeps the model's own dtype, so nothing is lost; "bfloat16" halves a float32 model's cache.
+        device: "model" keeps them beside the model, "host" in main memory.
+    """
+
+    budget_gib: float = 8.0
+    dtype: Literal["model", "bfloat16", "float32"] = "model"
+    device: Literal["model", "host"] = "model"
+
+    def __post_init__(self) -> None:
+        require(self.budget_gib >= 0, "cache.budget_gib", wanted="at least 0", got=self.budget_gib, remedy="0 always recomputes.")
+
+    def store(self, hidden_ND: Tensor) -> Tensor:
+        """The hidden states as they are kept."""
+        dtype = hidden_ND.dtype if self.dtype == "model" else getattr(torch, self.dtype)
+        stored: Tensor = hidden_ND.to("cpu" if self.device == "host" else hidden_ND.device, dtype)
+        return stored
+
+    def holds(self, tokens: int, scorer: Scorer) -> bool:
+        """True if `tokens` hidden states fit the budget."""
+        return self.bytes(tokens, scorer) <= self.budget_gib * 2**30
+
+    def bytes(self, tokens: int, scorer: Scorer) -> int:
+        """Bytes that `tokens` hidden states take."""
+        size = {"model": scorer.hidden_itemsize, "bfloat16": 2, "float32": 4}[self.dtype]
+        return tokens * scorer.hidden_width * size
+
+
+class RolloutView:
+    """`interfaces.StepView` of the rows of this rank.
+
+    The scoring pass runs once, at the first use of `passes()`, over exactly the micro-batches that training will use: the
+    first update then sees bitwise the same log-probabilities, and a first ratio of exactly 1.
+    """
+
+    def __init__(
+        self,
+        batch: RolloutBatch,
+        *,
+        micro: Sequence[slice],
+        scorer: Scorer,
+        needs: frozenset[Need],
+        cache: HiddenCache,
+        ranks: Ranks,
+        seed: tuple[int, int],
+        tick: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._batch, self._micro, self._scorer, self._needs = batch, micro, scorer, needs
+        self._cache, self._ranks, self._seed, self._tick = cache, ranks, seed, tick
+        self._advantages: Tensor | None = None
+        self._scores: list[TokenScores] | None = None
+        tokens = int(batch.loss_mask_BT.sum())
+        self.caches_hidden = Need.HIDDEN in needs and cache.holds(tokens, scorer)
+        self.cache_bytes = cache.bytes(tokens, scorer) if self.caches_hidden else 0
+
+    @property
+    def batch(self) -> RolloutBatch:
+        """The rows of this rank."""
+        return self._batch
+
+    @property
+    def advantages(self) -> Tensor | None:
+        """[B] or [B, T]; None before the estimator ran."""
+        return self._advantages
+
+    def set_advantages(self, advantages: Tensor) -> None:
+        """Called once, by the step, between estimator and credit."""
+        self._advantages = advantages
+
+    def shrink(self, mask_BT: Tensor) -> None:
+        """Replaces the loss mask by a smaller one (a correction's) in the batch and in all cached scores."""
+        kept: list[TokenScores] = []
+        for part, scores in zip(self._micro, self._score(), strict=True):
+            if scores.hidden_ND is not None:
+                still = mask_BT[part][self._batch.loss_mask_BT[part]]
+                scores = replace(scores, hidden_ND=scores.hidden_ND[still.to(scores.hidden_ND.device)])
+            kept.append(replace(scores, logprobs_BT=scores.logprobs_BT * mask_BT[part]))
+        self._scores = kept
+        self._batch = replace(self._batch, loss_mask_BT=mask_BT)
+
+    def passes(self) -> Iterator[tuple[slice, TokenScores]]:
+        """Scores micro-batch by micro-batch, empty ones left out; [B, T] fields span the batch's full width."""
+        for part, scores in zip(self._micro, self._score(), strict=True):
+            if part.start == part.stop:
+                continue
+            if Need.HIDDEN in self._needs and not self.caches_hidden:
+                scores = replace(scores, hidden_ND=self._forward(part).hidden_ND)
+            elif scores.hidden_ND is not None:
+                scores = replace(scores, hidden_ND=scores.hidden_ND.to(self._scorer.device))
+            yield part, scores
+
+    def logprobs_BT(self) -> Tensor:
+        """Log-probabilities of all rows, [B, T]."""
+        out = torch.zeros_like(self._batch.raw_logprobs_BT)
+        scores = self._score()
+        if scores:
+            out = out.to(scores[0].logprobs_BT.dtype)
+        for part, one in zip(self._micro, scores, strict=True):
+            out[part] = one.logprobs_BT
+        return out * self._batch.loss_mask_BT
+
+    def all_sum(self, value: Tensor) -> Tensor:
+        """Sum over data-parallel ranks."""
+        return self._ranks.all_sum(value)
+
+    def gather(self, value_N: Tensor) -> Tensor:
+        """Trained tokens of all ranks in the global order of sequences and positions."""
+        rows_B, columns_T = self._batch.sequence_ids_B, torch.arange(self._batch.loss_mask_BT.shape[1], device=value_N.device)
+        wide = (rows_B[:, None] << 32) + columns_T[None, :]
+        keys = torch.cat(self._ranks.all_rows(wide[self._batch.loss_mask_BT]))
+        values = torch.cat(self._ranks.all_rows(value_N))
+        return values[keys.argsort()]
+
+    def uniform(self, purpose: str) -> Tensor:
+        """[B, T] in (0, 1), keyed by run seed, step, purpose, sequence id and position."""
+        base = stable_hash(*self._seed, purpose)
+        batch = self._batch
+        positions = torch.arange(batch.token_ids_BT.shape[1], device=batch.sequence_ids_B.device)
+        return keyed_uniform(batch.sequence_ids_B ^ base, positions)
+
+    def head(self) -> AbstractContextManager[Head]:
+        """The LM head."""
+        return self._scorer.head()
+
+    def _score(self) -> list[TokenScores]:
+        """The one scoring pass; every micro-batch runs, empty ones too, so that sharded ranks stay in step."""
+        if self._scores is None:
+            self._scores = []
+            for index, part in enumerate(self._micro):
+                scores = self._forward(part)
+                hidden = self._cache.store(scores.hidden_ND) if self.caches_hidden and scores.hidden_ND is not None else None
+                self._scores.append(replace(scores, hidden_ND=hidden))
+                if self._tick is not None:
+                    self._tick(index + 1, len(self._micro))
+        return self._scores
+
+    @torch.no_grad()
+    def _forward(self, part: slice) -> TokenScores:
+        rows = trimmed(self._batch.rows(part))
+        return widened(self._scorer.score(rows, self._needs), self._batch.token_ids_BT.shape[1])
+
+
+def trimmed(batch: RolloutBatch) -> RolloutBatch:
+    """The batch without the columns that are padding in every row."""
+    longest = int(batch.attention_mask_BT.sum(1).max()) if batch.num_sequences else 2
+    return batch.cut(max(2, longest))
+
+
+def widened(scores: TokenScores, length: int) -> TokenScores:
+    """Scores padded on the right with zeros to `length` positions."""
+
+    def pad(value: Tensor | None) -> Tensor | None:
+        return None if value is None else torch.nn.functional.pad(value, (0, length - value.shape[1]))
+
+    padded = pad(scores.logprobs_BT)
+    assert padded is not None
+    return replace(
+        scores, logprobs_BT=padded, entropies_BT=pad(scores.entropies_BT), sum_p_squared_BT=pad(scores.sum_p_squared_BT)
+    )
