@@ -40,8 +40,8 @@ def keyed_uniform(keys_B: Tensor, counters: Tensor) -> Tensor:
     """Uniform numbers in the open interval (0, 1), float64, one for each (key, counter).
 
     Args:
-        keys_B: int64 [B]. counters: int64, broadcast against `keys_B[..., None]` if it has one dimension (shape [T] -> [B, T]),
-            or of shape [B] (-> [B, 1]) when given as a column.
+        keys_B: int64 [B]. counters: int64 [T]; the result is [B, T].
     """
-    mixed = mix64(mix64(keys_B)[:, None] ^ mix64(counters + 1))
+    # Each key seeds a SplitMix64 stream of its own; xor of two mixed values would be symmetric in key and counter.
+    mixed = mix64(mix64(keys_B)[:, None] + counters * _GAMMA)
     return (_shift_right(mixed, 11).to(torch.float64) + 0.5) * _UNIT
