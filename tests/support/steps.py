@@ -1,0 +1,93 @@
+"""One whole rollout step on a tiny model, on this rank of any number of ranks, without Lightning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from support.engines import InlineJudge, ScriptedSession, parity
+
+from delta_lightning.advantages import GroupStandardised
+from delta_lightning.corrections import NoCorrection
+from delta_lightning.credit import Delta
+from delta_lightning.interfaces import CreditAssigner
+from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
+from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.buffer import Buffer
+from delta_lightning.trainer.collate import Cut
+from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.trainer.progress import PhaseClock, Progress
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy
+from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss
+from delta_lightning.trainer.view import HiddenCache
+from delta_lightning.types import Prompt, SamplingParams
+
+
+@dataclass
+class StepSetup:
+    """Everything that may vary between runs that must agree."""
+
+    updates: int = 2
+    micro: int = 2
+    groups: int = 8
+    completions: int = 4
+    max_new_tokens: int = 10
+    head_budget: int = 1 << 20
+    cache: HiddenCache = field(default_factory=HiddenCache)
+    credit: CreditAssigner = field(default_factory=Delta)
+    judge: Any = parity
+    policy: VerdictPolicy = field(default_factory=VerdictPolicy)
+    filters: tuple[Any, ...] = ()
+
+    def parts(self) -> Parts:
+        return Parts(
+            filters=self.filters, advantage=GroupStandardised(), correction=NoCorrection(), credit=self.credit,
+            weighting=Constant(), loss=ClippedSurrogate(), penalties=(), reduction=TokenMean(),
+        )  # fmt: skip
+
+    def scorer(self, model: Any) -> Scorer:
+        return Scorer(model=model, temperature=1.0, head_budget_bytes=self.head_budget)
+
+
+def make_buffer(model: Any, setup: StepSetup, book: MetricBook | None = None) -> Buffer:
+    """The credited rollouts of this rank."""
+    ranks = Ranks.current()
+    plan = Plan(
+        cut=Cut(num_groups=setup.groups, updates=setup.updates, micro=setup.micro), completions=setup.completions,
+        sampling=SamplingParams(max_new_tokens=setup.max_new_tokens), cache=setup.cache, seed=0,
+    )  # fmt: skip
+    tools = RolloutTools(
+        session=ScriptedSession(), judge=InlineJudge(setup.judge), policy=setup.policy, ranks=ranks, clock=PhaseClock(),
+        progress=Progress(),
+    )  # fmt: skip
+    prompts = [
+        (g, Prompt(id=f"p{g}", text="", token_ids=tuple(2 + (g + k) % 50 for k in range(1 + g % 3)), source="t", reference={}))
+        for g in range(setup.groups)
+        if g % ranks.size == ranks.rank
+    ]
+    return make_experience(0, prompts, setup.parts(), plan, setup.scorer(model), tools, book or MetricBook())
+
+
+def gradients(model: Any, buffer: Buffer, setup: StepSetup) -> tuple[list[dict[str, torch.Tensor]], list[float]]:
+    """For each optimiser step, the gradient and the loss at theta_old, summed over ranks."""
+    ranks, scorer, parts = Ranks.current(), setup.scorer(model), setup.parts()
+    grads, losses = [], []
+    for update in range(setup.updates):
+        model.zero_grad()
+        total = torch.zeros((), dtype=torch.float64)
+        for index in range(update * setup.micro, (update + 1) * setup.micro):
+            micro = buffer.micro_batch(index)
+            loss, _ = micro_batch_loss(micro.experience, micro.totals, parts, scorer)
+            loss.backward()
+            total += loss.detach().double()
+        grads.append({name: ranks.all_sum(p.grad) for name, p in model.named_parameters()})
+        losses.append(float(ranks.all_sum(total)))
+    return grads, losses
+
+
+def by_sequence(buffer: Buffer) -> dict[int, list[float]]:
+    """Credit of each sequence's trained tokens, by global sequence id."""
+    batch, scale = buffer.experience.batch, buffer.experience.credit.scale_BT
+    return {int(s): scale[row][batch.loss_mask_BT[row]].tolist() for row, s in enumerate(batch.sequence_ids_B)}

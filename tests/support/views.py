@@ -1,0 +1,140 @@
+"""A `StepView` in memory, on one rank or on several ranks that are threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+from support.batches import VOCABULARY, WIDTH, Scored
+from torch import Tensor
+
+from delta_lightning.functional.random import keyed_uniform, stable_hash
+from delta_lightning.types import RolloutBatch, TokenScores
+
+T = TypeVar("T")
+
+
+class Collectives(Protocol):
+    """What a view needs of the ranks."""
+
+    def all_sum(self, value: Tensor) -> Tensor: ...
+
+    def all_rows(self, value: Tensor) -> list[Tensor]: ...
+
+
+class OneRank:
+    """No other ranks."""
+
+    def all_sum(self, value: Tensor) -> Tensor:
+        return value
+
+    def all_rows(self, value: Tensor) -> list[Tensor]:
+        return [value]
+
+
+class SumsHead:
+    """A fixed random LM head."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.weight_VD = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(dtype)
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        return hidden_ND @ self.weight_VD.T
+
+
+@dataclass
+class View:
+    """`interfaces.StepView` of `world`, cut into `cuts` (one slice of all rows by default)."""
+
+    world: Scored
+    cuts: Sequence[slice] | None = None
+    ranks: Collectives = field(default_factory=OneRank)
+
+    @property
+    def batch(self) -> RolloutBatch:
+        return self.world.batch
+
+    @property
+    def advantages(self) -> Tensor | None:
+        return self.world.advantages
+
+    def passes(self) -> Iterator[tuple[slice, TokenScores]]:
+        for rows in self.cuts or [slice(0, self.batch.num_sequences)]:
+            if rows.start < rows.stop:
+                yield rows, self.world.scores(rows)
+
+    def all_sum(self, value: Tensor) -> Tensor:
+        return self.ranks.all_sum(value)
+
+    def gather(self, value_N: Tensor) -> Tensor:
+        rows_B, columns_T = self.batch.sequence_ids_B, torch.arange(self.batch.token_ids_BT.shape[1])
+        keys = torch.cat(self.ranks.all_rows(((rows_B[:, None] << 32) + columns_T)[self.batch.loss_mask_BT]))
+        return torch.cat(self.ranks.all_rows(value_N))[keys.argsort()]
+
+    def uniform(self, purpose: str) -> Tensor:
+        return keyed_uniform(self.batch.sequence_ids_B ^ stable_hash(purpose), torch.arange(self.batch.token_ids_BT.shape[1]))
+
+    def head(self) -> AbstractContextManager[SumsHead]:
+        return nullcontext(SumsHead(self.world.hidden_BTD.dtype))
+
+
+class ThreadRank:
+    """One of several ranks in one process. Ranks that differ in the number or the shapes of their collectives fail."""
+
+    def __init__(self, rank: int, slots: list[Tensor | None], barrier: threading.Barrier) -> None:
+        self.rank, self.slots, self.barrier = rank, slots, barrier
+        self.calls = 0
+
+    def all_sum(self, value: Tensor) -> Tensor:
+        parts = self._exchange(value)
+        if len({(part.shape, part.dtype) for part in parts}) > 1:
+            raise AssertionError(f"ranks disagree: {[(tuple(part.shape), part.dtype) for part in parts]}")
+        return torch.stack(parts).sum(0)
+
+    def all_rows(self, value: Tensor) -> list[Tensor]:
+        return self._exchange(value)
+
+    def _exchange(self, value: Tensor) -> list[Tensor]:
+        self.calls += 1
+        self.slots[self.rank] = value.clone()
+        self.barrier.wait(timeout=20)
+        parts = [part for part in self.slots if part is not None]
+        self.barrier.wait(timeout=20)
+        return parts
+
+
+def run_ranks(size: int, work: Callable[[int, ThreadRank], T]) -> list[T]:
+    """`work(rank, collectives)` on `size` threads; raises the first real error, or if the numbers of collectives differ."""
+    barrier = threading.Barrier(size)
+    slots: list[Tensor | None] = [None] * size
+    ranks = [ThreadRank(rank, slots, barrier) for rank in range(size)]
+    results: dict[int, T] = {}
+    errors: list[BaseException] = []
+
+    def run(rank: int) -> None:
+        try:
+            results[rank] = work(rank, ranks[rank])
+        except Exception as error:  # noqa: BLE001 - kept, and raised below in the calling thread
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    real = [error for error in errors if not isinstance(error, threading.BrokenBarrierError)]
+    if real:
+        raise real[0]
+    calls = [rank.calls for rank in ranks]
+    assert not errors and len(set(calls)) == 1, f"collectives per rank: {calls}"
+    return [results[rank] for rank in range(size)]
+
+
+def rows_of_rank(world: Scored, rank: int, size: int) -> Tensor:
+    """Row numbers of the groups that `rank` owns."""
+    return torch.nonzero(world.batch.group_ids_B % size == rank)[:, 0]
