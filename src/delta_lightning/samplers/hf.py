@@ -17,6 +17,8 @@ from delta_lightning.functional.sampling import draw, warp_logits
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
+COMPACT_BELOW = 7 / 8  # finished rows leave the batch once this share is left: leaving copies the cache
+
 
 @dataclass(frozen=True, kw_only=True)
 class HFSampler(Sampler):
@@ -52,14 +54,22 @@ class HFSession(SamplerSession):
         self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
     ) -> Iterator[Completion]:
         """Completions as their rows finish, prompts of similar length decoded together."""
+        from delta_lightning.samplers.decoding import single_query_attention
+
         by_length = sorted(prompts, key=lambda prompt: (len(prompt.token_ids), prompt.id))
         per_batch = max(1, self._max_rows // num_completions)
         total, done = len(prompts) * num_completions, 0
         for start in range(0, len(by_length), per_batch):
             decoding = _Decoding(self, by_length[start : start + per_batch], num_completions, params, seed)
-            for completion in decoding.run():
-                done += 1
-                yield completion
+            finished = decoding.run()
+            while True:
+                # Not around the `yield`: the caller may use the model while this generator waits.
+                with single_query_attention(self._context.model):
+                    completions = next(finished, None)
+                if completions is None:
+                    break
+                done += len(completions)
+                yield from completions
                 if self._context.tick is not None:
                     self._context.tick(done, total)
 
@@ -107,11 +117,12 @@ class _Decoding:
         keys = [stable_hash(seed, prompt.id, index, "sample") for prompt, index in self.owner]
         self.keys_B = torch.tensor(keys, device=self.device)
 
-    def run(self) -> Iterator[Completion]:
-        """Decode until every row has stopped or reached the limit."""
+    def run(self) -> Iterator[list[Completion]]:
+        """Decode until every row has stopped or reached the limit; yields the rows that ended at each position."""
         limit = self.params.max_new_tokens
         logits, cache, attend = self._prefill()
         alive = torch.arange(len(self.owner), device=self.device)  # batch row -> index into `owner`
+        running = torch.ones(len(self.owner), dtype=torch.bool, device=self.device)  # batch rows that have not ended
         tokens = torch.zeros(len(self.owner), limit, dtype=torch.int64)
         sampled, raw = torch.zeros(len(self.owner), limit), torch.zeros(len(self.owner), limit)
         for position in range(limit):
@@ -119,22 +130,25 @@ class _Decoding:
             rows = alive.cpu()
             tokens[rows, position], sampled[rows, position], raw[rows, position] = chosen.cpu(), sampled_lp.cpu(), raw_lp.cpu()
             stopped = torch.isin(chosen, self.stop_ids)
-            ended = stopped if position + 1 < limit else torch.ones_like(stopped)
-            for row, stop in zip(alive[ended].tolist(), stopped[ended].tolist(), strict=True):
-                length = position + 1
-                yield self._completion(row, tokens[row, :length], sampled[row, :length], raw[row, :length], stop)
-            keep = ~ended
-            if not bool(keep.any()):
+            ended = running & (stopped if position + 1 < limit else torch.ones_like(stopped))
+            part = slice(0, position + 1)
+            yield [
+                self._completion(row, tokens[row, part], sampled[row, part], raw[row, part], stop)
+                for row, stop in zip(alive[ended].tolist(), stopped[ended].tolist(), strict=True)
+            ]
+            running = running & ~ended
+            left = int(running.sum())
+            if left == 0:
                 return
-            if not bool(keep.all()):
-                kept = keep.nonzero()[:, 0]
+            if left <= COMPACT_BELOW * len(running):
+                kept = running.nonzero()[:, 0]
                 cache.batch_select_indices(kept)
-                alive, chosen, attend = alive[kept], chosen[kept], attend[kept]
+                alive, chosen, attend, running = alive[kept], chosen[kept], attend[kept], running[kept]
             logits, attend = self._step(chosen, attend, cache)
 
     def _prefill(self) -> tuple[Tensor, Any, Tensor]:
         """One forward pass per prompt, left-padded, then every row of the group starts from its prompt's cache."""
-        from transformers import DynamicCache
+        from delta_lightning.samplers.decoding import allocated_cache
 
         longest = max(len(prompt.token_ids) for prompt in self.prompts)
         ids = torch.zeros(len(self.prompts), longest, dtype=torch.int64)
@@ -143,7 +157,7 @@ class _Decoding:
             ids[row, longest - len(prompt.token_ids) :] = torch.tensor(prompt.token_ids)
             attend[row, longest - len(prompt.token_ids) :] = True
         ids, attend = ids.to(self.device), attend.to(self.device)
-        cache = DynamicCache()
+        cache = allocated_cache(self.model.config.num_hidden_layers, longest + self.params.max_new_tokens)
         logits = self._forward(ids, attend, cache)
         cache.batch_repeat_interleave(self.group)
         return logits.repeat_interleave(self.group, 0), cache, attend.repeat_interleave(self.group, 0)
