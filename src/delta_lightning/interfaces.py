@@ -177,6 +177,9 @@ class Verifier(ABC):
         """Why this reference cannot be used (an answer that does not parse), or None. Called once a row, at load."""
         return None
 
+    def warm_up(self) -> None:  # noqa: B027 -- a hook, not a duty
+        """Import and build what is heavy. Called once in each worker process, before any time limit runs."""
+
 
 class RolloutFilter(ABC):
     """Decides which groups and tokens are trained on.

@@ -1,0 +1,121 @@
+"""What a verifier process runs. Started by `VerifierPool`, never by hand.
+
+It reads over one socket: first how to find modules, then the pickled verifier, then batches of (prompt, completion); it
+answers every item on its own. Started as a program of its own, it does not import the trainer's `__main__`, nor torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.spawn import prepare
+from typing import Any
+
+from delta_lightning.interfaces import Verifier
+from delta_lightning.types import Completion, Prompt, Status, Verdict
+
+_PR_SET_PDEATHSIG = 1
+_MAX_REASON = 500  # characters; a reason is one line for people
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The first message to a worker.
+
+    Attributes:
+        preparation: `multiprocessing.spawn` data: module search path, working folder, log level.
+        verifier: the pickled part.
+        parent: process id of the pool's owner.
+        die_with_parent: ask the kernel for SIGKILL when the thread that started the worker ends; for the main thread only.
+    """
+
+    preparation: dict[str, Any]
+    verifier: bytes
+    parent: int
+    die_with_parent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One message from a worker: ready (`verdict` None), broken (`failure`), or the verdict on the next item of its batch.
+
+    Attributes:
+        time: the machine's monotonic clock when the report was written, seconds; the next item's clock starts there.
+    """
+
+    time: float
+    verdict: Verdict | None = None
+    failure: str = ""
+
+
+def main(descriptor: int) -> None:
+    """Serve the socket with this file descriptor until the pool closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's affair
+    connection = Connection(descriptor)
+    try:
+        setup: Setup = connection.recv()
+        _follow(setup)
+        verifier = _prepared(connection, setup)
+        if verifier is not None:
+            _serve(connection, verifier)
+    except (EOFError, ConnectionError):
+        pass  # the trainer closed the pool or is gone
+    # Threads that a verifier left running must not keep the process alive.
+    os._exit(0)
+
+
+def _follow(setup: Setup) -> None:
+    """Die with the parent, even in the middle of a computation that never looks at the socket."""
+    if setup.die_with_parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != setup.parent:
+        os._exit(0)
+
+
+def _prepared(connection: Connection, setup: Setup) -> Verifier | None:
+    """The verifier, warmed up, or None after reporting why there is none."""
+    try:
+        prepare(setup.preparation)
+        verifier = pickle.loads(setup.verifier)
+        verifier.warm_up()
+    except BaseException:  # noqa: BLE001 -- reported to the trainer, which stops the run
+        connection.send(Report(time=time.monotonic(), failure=traceback.format_exc(limit=-3)))
+        return None
+    connection.send(Report(time=time.monotonic()))
+    return verifier  # type: ignore[no-any-return]
+
+
+def _serve(connection: Connection, verifier: Verifier) -> None:
+    while True:
+        batch: list[tuple[Prompt, Completion]] = connection.recv()
+        for prompt, completion in batch:
+            verdict = _judged(verifier, prompt, completion)
+            try:
+                connection.send(Report(time=time.monotonic(), verdict=verdict))
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                connection.send(Report(time=time.monotonic(), verdict=_error(f"verdict cannot be sent: {error}")))
+
+
+def _judged(verifier: Verifier, prompt: Prompt, completion: Completion) -> Verdict:
+    """The verdict; an exception or an impossible verdict becomes `Status.ERROR`."""
+    try:
+        verdict: object = verifier.score(prompt, completion)  # a plug-in may return anything
+    except BaseException as error:  # noqa: BLE001 -- SystemExit too: reported as the status and its reason
+        return _error(f"{type(error).__name__}: {error}")
+    if not isinstance(verdict, Verdict):
+        return _error(f"score() returned {type(verdict).__name__}, not a Verdict")
+    if not math.isfinite(verdict.reward):
+        return _error(f"score() returned the reward {verdict.reward}")
+    return verdict
+
+
+def _error(reason: str) -> Verdict:
+    return Verdict(status=Status.ERROR, reward=0.0, reason=reason[:_MAX_REASON])
