@@ -1,0 +1,49 @@
+"""A buffer survives a checkpoint bit for bit, read back with `weights_only=True`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.models import tiny_model
+from support.steps import StepSetup, make_buffer
+
+from delta_lightning.trainer.buffer import Buffer
+from delta_lightning.types import TensorStruct
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    assert type(a) is type(b)
+    for item in dataclasses.fields(a):
+        x, y = getattr(a, item.name), getattr(b, item.name)
+        if isinstance(x, TensorStruct):
+            assert_equal(x, y)
+        else:
+            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, item.name
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    buffer = make_buffer(tiny_model(), StepSetup(micro=3))
+    torch.save(buffer.state(), tmp_path / "buffer.pt")
+    again = Buffer.from_state(torch.load(tmp_path / "buffer.pt", weights_only=True), torch.device("cpu"))
+    for index in range(6):
+        assert_equal(again.micro_batch(index), buffer.micro_batch(index))
+
+
+def test_totals_are_those_of_the_whole_optimiser_step() -> None:
+    buffer = make_buffer(tiny_model(), StepSetup(micro=3))
+    for update in range(2):
+        experience, parts = buffer.mini_batch(update)
+        totals = buffer.totals[update]
+        assert totals.tokens == float(experience.batch.loss_mask_BT.sum())
+        assert totals.sequences == experience.batch.num_sequences == 16 and totals.groups == 4
+        assert sum(part.stop - part.start for part in parts) == 16
+
+
+def test_micro_batches_have_no_column_of_padding() -> None:
+    buffer = make_buffer(tiny_model(), StepSetup(micro=3))
+    for index in range(6):
+        batch = buffer.micro_batch(index).experience.batch
+        assert bool(batch.attention_mask_BT[:, -1].any())

@@ -1,0 +1,65 @@
+"""The loader: one rollout step per epoch, never a step twice, its state at a boundary and inside a buffer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from delta_lightning.trainer.loader import RolloutLoader
+from delta_lightning.trainer.ranks import Ranks
+
+
+@dataclass
+class Numbers:
+    """A buffer double: micro-batch k of step s is 10 s + k."""
+
+    step: int
+
+    def micro_batch(self, index: int) -> int:
+        return 10 * self.step + index
+
+    def state(self) -> dict[str, int]:
+        return {"step": self.step}
+
+
+def loader() -> RolloutLoader:
+    return RolloutLoader(Numbers, 3)  # type: ignore[arg-type]
+
+
+def test_an_epoch_is_one_rollout_step_even_if_its_generator_never_ends() -> None:
+    one = loader()
+    for step in range(3):
+        epoch = iter(one)
+        assert [next(epoch) for _ in range(len(one))] == [10 * step, 10 * step + 1, 10 * step + 2]
+
+
+def test_nothing_is_made_before_it_is_asked_for() -> None:
+    made: list[int] = []
+    one = RolloutLoader(lambda step: made.append(step) or Numbers(step), 3)  # type: ignore[arg-type, func-returns-value]
+    epoch = iter(one)
+    assert made == []
+    assert [next(epoch) for _ in range(3)] == [0, 1, 2]
+    assert made == [0], "a rollout made before the last update of the step before would be stale"
+
+
+def test_state_at_a_boundary_is_small_and_names_the_next_step() -> None:
+    one = loader()
+    epoch = iter(one)
+    assert one.state(Ranks()) == {"step": 0, "position": 0, "buffers": None}
+    for _ in range(3):
+        next(epoch)
+    assert one.state(Ranks()) == {"step": 1, "position": 0, "buffers": None}
+    other = loader()
+    other.restore(one.state(Ranks()), Ranks(), torch.device("cpu"))
+    assert next(iter(other)) == 10
+
+
+def test_on_another_number_of_ranks_the_rest_of_a_buffer_is_dropped() -> None:
+    one = loader()
+    next(iter(one))
+    state = one.state(Ranks())
+    assert state["position"] == 1 and state["buffers"] == [{"step": 0}]
+    other = loader()
+    other.restore(state, Ranks(0, 2), torch.device("cpu"))
+    assert next(iter(other)) == 10
