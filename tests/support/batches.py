@@ -68,7 +68,10 @@ class Scored(TensorStruct):
         def pad(value: Tensor) -> Tensor:
             return torch.cat([value, value.new_zeros(len(value), extra, *value.shape[2:])], dim=1)
 
-        batch, names = self.batch, ("token_ids_BT", "attention_mask_BT", "loss_mask_BT", "behaviour_logprobs_BT", "raw_logprobs_BT")
+        batch, names = (
+            self.batch,
+            ("token_ids_BT", "attention_mask_BT", "loss_mask_BT", "behaviour_logprobs_BT", "raw_logprobs_BT"),
+        )
         mine = ("logprobs_BT", "entropies_BT", "sum_p_squared_BT", "reference_logprobs_BT", "hidden_BTD")
         wide = replace(batch, **{name: pad(getattr(batch, name)) for name in names})
         return replace(self, batch=wide, **{name: pad(getattr(self, name)) for name in mine})
@@ -79,8 +82,9 @@ class Scored(TensorStruct):
 
     def without(self, rows_B: Tensor) -> Scored:
         """With every token of the given rows out of the mask; the rows stay."""
-        mask_BT = self.batch.loss_mask_BT & ~rows_B[:, None]
-        return replace(self, batch=replace(self.batch, loss_mask_BT=mask_BT))
+        batch, mask_BT = self.batch, self.batch.loss_mask_BT & ~rows_B[:, None]
+        sampled = {name: getattr(batch, name) * mask_BT for name in ("behaviour_logprobs_BT", "raw_logprobs_BT")}
+        return replace(self, batch=replace(batch, loss_mask_BT=mask_BT, **sampled))
 
     def scores(self, rows: slice) -> TokenScores:
         """Those of some rows."""
@@ -140,6 +144,19 @@ def mixed(dtype: torch.dtype = torch.float64, seed: int = 1) -> Scored:
     advantages = [0.9, -0.9, -0.9, 0.9, 0, 0, 0, 0, 0.6, 0, -1.2, 0.6]
     world = scored(batch, advantages, dtype=dtype, seed=seed + 1)
     return world.without(world.batch.sequence_ids_B == 3)
+
+
+def golden(dtype: torch.dtype = torch.float64) -> Scored:
+    """The worked example of the method: four responses of up to three tokens, hidden width 2."""
+    batch = make_batch([3, 2, 3, 1], rewards=[1.0, 0.5, -1.5, 0.0], groups=[0, 0, 0, 0])
+    mask_BT = batch.loss_mask_BT
+    hidden_ND = [[2, 0], [0, 2], [1, 1], [0, 2], [2, 2], [-1, 1], [0, 2], [1, -1], [3, 1]]
+    probabilities_N = [0.5, 0.9, 0.2, 0.9, 0.4, 0.3, 0.9, 0.6, 0.5]
+    logprobs_BT, hidden_BTD = torch.zeros(mask_BT.shape, dtype=dtype), torch.zeros(*mask_BT.shape, 2, dtype=dtype)
+    logprobs_BT[mask_BT] = torch.tensor(probabilities_N, dtype=dtype).log()
+    hidden_BTD[mask_BT] = torch.tensor(hidden_ND, dtype=dtype)
+    world = scored(batch, [1.0, 0.5, -1.5, 0.0], dtype=dtype)
+    return replace(world, logprobs_BT=logprobs_BT, hidden_BTD=hidden_BTD)
 
 
 def degenerate(dtype: torch.dtype = torch.float64) -> dict[str, Scored]:

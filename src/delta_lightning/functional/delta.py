@@ -123,16 +123,12 @@ def side_weights(advantages_N: Tensor) -> Tensor:
 def centroids(features: Features, weights_2N: Tensor, *, all_sum: AllSum = identity) -> Tensor:
     """Weighted mean of the features on each side, [2, D] float64; one pass, two collectives.
 
-    Chunks are summed in their own precision, block by block, and blocks in float64.
+    Summed in float64, block by block: float32 sums would be the largest error of all where features share an offset.
     """
     sums_2D: Tensor | None = None
-    start = 0
-    for block in _blocks(features):
-        part_2n = weights_2N[:, start : start + len(block)].to(block.dtype)
-        partial_2D = (part_2n @ block).double()
+    for part, block in _blocks(features, weights_2N.shape[1]):
+        partial_2D = weights_2N[:, part] @ block.double()
         sums_2D = partial_2D if sums_2D is None else sums_2D + partial_2D
-        start += len(block)
-    _check_covered(start, weights_2N.shape[1])
     # A rank without tokens learns the width D from the others; the side's mass travels in the same collective.
     width = 0 if sums_2D is None else sums_2D.shape[1]
     tally = torch.cat([weights_2N.sum(1), weights_2N.new_tensor([width, width > 0])])
@@ -152,12 +148,9 @@ def margins(features: Features, centroids_2D: Tensor, *, like: Tensor) -> Tensor
     positive_D, negative_D = centroids_2D.unbind()
     midpoint_D, direction_D = (positive_D + negative_D) / 2, positive_D - negative_D
     margins_N = torch.empty_like(like, dtype=torch.float64)
-    start = 0
-    for block in _blocks(features):
+    for part, block in _blocks(features, len(like)):
         centred = block - midpoint_D.to(block.dtype)
-        margins_N[start : start + len(block)] = 2 * (centred @ direction_D.to(block.dtype))
-        start += len(block)
-    _check_covered(start, len(like))
+        margins_N[part] = (2 * (centred @ direction_D.to(block.dtype))).double()
     return margins_N
 
 
@@ -200,18 +193,19 @@ def row_blocks(rows: int, width: int) -> list[slice]:
     return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
 
 
-def _blocks(features: Features) -> Iterator[Tensor]:
-    """The features in small blocks, float32 at least."""
+def _blocks(features: Features, tokens: int) -> Iterator[tuple[slice, Tensor]]:
+    """The features in small blocks, float32 at least, with the tokens that they belong to: `tokens` in all."""
+    start = 0
     for chunk in features():
         check_rank("a chunk of features", chunk, 2)
+        if start + len(chunk) > tokens:
+            raise ValueError(f"features have at least {start + len(chunk)} rows, but there are {tokens} advantages")
         dtype = torch.promote_types(chunk.dtype, torch.float32)
         if len(chunk) == 0:
             # Its width still counts: this rank may hold no other row.
-            yield chunk.to(dtype)
+            yield slice(start, start), chunk.to(dtype)
         for part in row_blocks(*chunk.shape):
-            yield chunk[part].to(dtype)
-
-
-def _check_covered(rows: int, tokens: int) -> None:
-    if rows != tokens:
-        raise ValueError(f"features have {rows} rows in all, but there are {tokens} advantages")
+            yield slice(start + part.start, start + part.stop), chunk[part].to(dtype)
+        start += len(chunk)
+    if start != tokens:
+        raise ValueError(f"features have {start} rows, but there are {tokens} advantages")
