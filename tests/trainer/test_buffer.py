@@ -27,7 +27,7 @@ def assert_equal(a: Any, b: Any) -> None:
 def test_round_trip(tmp_path: Path) -> None:
     buffer = make_buffer(tiny_model(), StepSetup(micro=3))
     torch.save(buffer.state(), tmp_path / "buffer.pt")
-    again = Buffer.from_state(torch.load(tmp_path / "buffer.pt", weights_only=True), torch.device("cpu"))
+    again = Buffer.from_state(torch.load(tmp_path / "buffer.pt", weights_only=True))
     for index in range(6):
         assert_equal(again.micro_batch(index), buffer.micro_batch(index))
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from delta_lightning.trainer.loader import RolloutLoader
 from delta_lightning.trainer.ranks import Ranks
 
@@ -51,7 +49,7 @@ def test_state_at_a_boundary_is_small_and_names_the_next_step() -> None:
         next(epoch)
     assert one.state(Ranks()) == {"step": 1, "position": 0, "buffers": None}
     other = loader()
-    other.restore(one.state(Ranks()), Ranks(), torch.device("cpu"))
+    other.restore(one.state(Ranks()), Ranks())
     assert next(iter(other)) == 10
 
 
@@ -61,5 +59,5 @@ def test_on_another_number_of_ranks_the_rest_of_a_buffer_is_dropped() -> None:
     state = one.state(Ranks())
     assert state["position"] == 1 and state["buffers"] == [{"step": 0}]
     other = loader()
-    other.restore(state, Ranks(0, 2), torch.device("cpu"))
+    other.restore(state, Ranks(0, 2))
     assert next(iter(other)) == 10

@@ -64,12 +64,10 @@ class Buffer:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device) -> Buffer:
-        """The inverse of `state`."""
+    def from_state(cls, state: dict[str, Any]) -> Buffer:
+        """The inverse of `state`, in main memory."""
         fields = dict(state["experience"])
-        experience = Experience(
-            **{**fields, "batch": RolloutBatch(**fields["batch"]), "credit": Credit(**fields["credit"])}
-        ).to(device)
+        experience = Experience(**fields | {"batch": RolloutBatch(**fields["batch"]), "credit": Credit(**fields["credit"])})
         return cls(
             step=state["step"],
             experience=experience,

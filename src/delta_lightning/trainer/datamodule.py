@@ -14,10 +14,12 @@ from delta_lightning.data.references import check_references
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.functional.random import stable_hash
 from delta_lightning.interfaces import PromptSource, Verifier
-from delta_lightning.trainer.loader import RolloutLoader
+from delta_lightning.trainer.loader import PromptLoader, RolloutLoader
 from delta_lightning.trainer.progress import Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Problem, Prompt
+
+VALIDATION_CHUNK = 128  # prompts sampled together on each rank
 
 
 class PromptData(pl.LightningDataModule):
@@ -50,7 +52,7 @@ class PromptData(pl.LightningDataModule):
         self.train_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
         self.loader: RolloutLoader | None = None
-        self._restored: dict[str, Any] | None = None
+        self._permutation: tuple[tuple[int, int, int] | None, list[int]] = (None, [])
         check_template(template)
         require(max_prompt_tokens >= 1, "data.max_prompt_tokens", wanted="at least 1", got=max_prompt_tokens, remedy="Raise it.")
         require(held_out_prompts >= 1, "data.held_out_prompts", wanted="at least 1", got=held_out_prompts, remedy="Raise it.")
@@ -89,48 +91,46 @@ class PromptData(pl.LightningDataModule):
                 yield tuple(prompt), (*answer, tokenizer.eos_token_id)
 
     def groups(self, step: int, count: int, *, seed: int, ranks: Ranks) -> list[tuple[int, Prompt]]:
-        """This rank's (group id, prompt) of rollout step `step`: `count` prompts over all ranks."""
-        mine = [group for group in range(count) if group % ranks.size == ranks.rank]
-        return [(group, self._nth(step * count + group, seed)) for group in mine]
+        """This rank's (group id, prompt) of rollout step `step`: `count` different prompts over all ranks.
 
-    def _nth(self, index: int, seed: int) -> Prompt:
-        """The prompt at `index` of the endless stream of permuted passes over the data."""
+        A pass over the data ends with its last full step, so that no prompt stands twice in one step.
+        """
         size = len(self.train_prompts)
-        passes, offset = divmod(index, size)
-        return self.train_prompts[self._order(passes, size, seed)[offset] if self.shuffle else offset]
+        require(size >= count, "model.prompts_per_step", wanted=f"at most {size}, the number of training prompts", got=count,
+                remedy="Lower it, or give more data.")  # fmt: skip
+        passes, within = divmod(step, size // count)
+        order = self._order(passes, size, seed) if self.shuffle else range(size)
+        chosen = order[within * count : (within + 1) * count]
+        return [(group, self.train_prompts[n]) for group, n in enumerate(chosen) if group % ranks.size == ranks.rank]
 
     def _order(self, passes: int, size: int, seed: int) -> list[int]:
-        if getattr(self, "_cached_order", (None,))[0] != (passes, size, seed):
-            generator = torch.Generator().manual_seed(stable_hash(seed, "order", passes) % 2**62)
-            self._cached_order = ((passes, size, seed), torch.randperm(size, generator=generator).tolist())
-        return self._cached_order[1]
+        """The permutation of one pass."""
+        if self._permutation[0] != (passes, size, seed):
+            generator = torch.Generator().manual_seed(stable_hash(seed, "order", passes))
+            self._permutation = ((passes, size, seed), torch.randperm(size, generator=generator).tolist())
+        return self._permutation[1]
 
-    def attach(self, loader: RolloutLoader, device: torch.device) -> None:
-        """Called by the module once it can make rollouts; a checkpoint's state is put back here."""
+    def attach(self, loader: RolloutLoader) -> None:
+        """Called by the module, which makes the rollouts."""
         self.loader = loader
-        if self._restored is not None:
-            loader.restore(self._restored, Ranks.current(), device)
-            self._restored = None
 
     def train_dataloader(self) -> RolloutLoader:
         """The rollout loader."""
-        if self.loader is None:
-            raise RuntimeError("the module has not attached its rollout loader yet")
+        assert self.loader is not None
         return self.loader
 
-    def val_dataloader(self) -> list[list[tuple[int, Prompt]]]:
-        """This rank's held-out prompts, in chunks, the same number of chunks on every rank."""
-        ranks, chunk = Ranks.current(), 64
-        numbered = list(enumerate(self.validation_prompts))
-        return [numbered[start : start + chunk * ranks.size][ranks.rank :: ranks.size] for start in range(0, len(numbered), chunk * ranks.size)]  # fmt: skip
+    def val_dataloader(self) -> PromptLoader:
+        """This rank's held-out prompts, in chunks."""
+        return PromptLoader(self.validation_prompts, VALIDATION_CHUNK, Ranks.current())
 
     def state_dict(self) -> dict[str, Any]:
         """Position in the data, with the buffer when a checkpoint falls inside one. Collective."""
         return {} if self.loader is None else self.loader.state(Ranks.current())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Kept until the loader exists."""
-        self._restored = state_dict or None
+        """Put the loader back where it was."""
+        if state_dict and self.loader is not None:
+            self.loader.restore(state_dict, Ranks.current())
 
 
 def _with_path(source: PromptSource, path: str | None) -> PromptSource:

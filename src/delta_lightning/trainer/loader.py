@@ -1,17 +1,16 @@
 """The train loader: an epoch is one rollout step, an item one micro-batch.
 
-A plain object with a length: without one Lightning would fetch a batch ahead, and rollouts would be an update stale.
+Plain objects with a length: without one Lightning would fetch a batch ahead, and rollouts would be an update stale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import torch
 
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
 from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.types import Prompt
 
 
 class RolloutLoader:
@@ -46,13 +45,31 @@ class RolloutLoader:
             return {"step": self.step + (self.buffer is not None), "position": 0, "buffers": None}
         return {"step": self.step, "position": self.position, "buffers": ranks.all_objects(self.buffer.state())}
 
-    def restore(self, state: dict[str, Any], ranks: Ranks, device: torch.device) -> None:
-        """The inverse of `state`. On another number of ranks the rest of a buffer is dropped."""
+    def restore(self, state: dict[str, Any], ranks: Ranks) -> None:
+        """The inverse of `state`, buffers in main memory. On another number of ranks the rest of a buffer is dropped."""
         self.step, self.position, self.buffer = state["step"], state["position"], None
         buffers = state["buffers"]
         if buffers is None:
             return
         if len(buffers) == ranks.size:
-            self.buffer = Buffer.from_state(buffers[ranks.rank], device)
+            self.buffer = Buffer.from_state(buffers[ranks.rank])
         else:
             self.step, self.position = self.step + 1, 0
+
+
+class PromptLoader:
+    """Numbered held-out prompts in chunks: as many chunks on every rank, the prompts of a chunk shared out.
+
+    Args:
+        prompts: all of them, in order. chunk: prompts per chunk and rank. ranks: who shares.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt], chunk: int, ranks: Ranks) -> None:
+        self._numbered, self._chunk, self._ranks = list(enumerate(prompts)), chunk * ranks.size, ranks
+
+    def __len__(self) -> int:
+        return -(-len(self._numbered) // self._chunk)
+
+    def __iter__(self) -> Iterator[list[tuple[int, Prompt]]]:
+        for start in range(0, len(self._numbered), self._chunk):
+            yield self._numbered[start : start + self._chunk][self._ranks.rank :: self._ranks.size]

@@ -123,6 +123,9 @@ class PolicyModule(pl.LightningModule):
         self.progress = self.progress if self.progress.active else Progress.for_rank(self.global_rank)
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
+        if stage == "fit":
+            self.data.groups(0, self.plan.cut.num_groups, seed=self.plan.seed, ranks=Ranks())  # refuses too few prompts
+            self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
 
     def configure_model(self) -> None:
         """Load the policy, once."""
@@ -141,12 +144,6 @@ class PolicyModule(pl.LightningModule):
         if self.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
-
-    def train_dataloader(self) -> RolloutLoader:
-        """Rollouts, made by this module, their position kept by the data module."""
-        loader = RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro)
-        self.data.attach(loader, self.device)
-        return loader
 
     def close(self) -> None:
         """Stop the engines: sampler and verifier processes."""
@@ -233,6 +230,7 @@ class PolicyModule(pl.LightningModule):
         assert self.data.loader is not None and self.data.loader.buffer is not None
         buffer = self.data.loader.buffer
         experience, micro = buffer.mini_batch(update)
+        experience = experience.to(self.device)
         view = RolloutView(
             experience.batch, micro=micro, scorer=self.scorer, needs=self.parts.update_needs(), cache=self.plan.cache,
             ranks=Ranks.current(), seed=(self.plan.seed, buffer.step),
