@@ -52,7 +52,7 @@ class MathVerifier(Verifier):
     def score(self, prompt: Prompt, completion: Completion) -> Verdict:
         """See the class."""
         gold = _reference(prompt.reference)
-        if gold is None:
+        if gold is None or len(gold) > self.max_answer_chars:
             return Verdict(status=Status.ERROR, reward=0.0, reason="the prompt has no usable reference 'answer'")
         text = after_thinking(completion.text) if self.after_think else completion.text
         answer = last_boxed(text) if text is not None else None

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from delta_lightning.verifiers.numerals import numeral, same_number
-from delta_lightning.verifiers.tidy import TEXT_COMMAND, unwrapped
+from delta_lightning.verifiers.tidy import TEXT_COMMAND
 
 _SPLIT = re.compile(r"(?<![\\<>!:=])=(?!=)")
 _APPROX = re.compile(r"\\(?:approx|simeq|doteq)(?![A-Za-z])|\u2248")
@@ -51,8 +51,8 @@ def same_meaning(gold: str, answer: str) -> bool:
         return False
     if _BASE_SUBSCRIPT.search(answer) and not _BASE_SUBSCRIPT.search(gold):
         return False
-    units = _unit(gold), _unit(answer)
-    if all(units) and units[0] != units[1]:
+    gold_unit, answer_unit = _unit(gold), _unit(answer)
+    if gold_unit != answer_unit and (answer_unit is None or (gold_unit and answer_unit)):
         return False
     parts = [answer] if _RELATION.search(gold) else _values(answer)
     return all(_same_value(gold, part) for part in parts)
@@ -119,13 +119,13 @@ def _extraction() -> list[Any]:
     return [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)]
 
 
-def _unit(text: str) -> str:
-    """The words set as text at the end of a formula, as `numerals` names them; "" without any."""
+def _unit(text: str) -> str | None:
+    """The unit set as text at the end of a formula, as `numerals` names it; "" without any; None for other words there."""
     match = _TEXT_UNIT.search(text)
     if match is None or match[1].strip().lower() in _CONNECTIVE or not match.start():
         return ""
     number = numeral("1" + text[match.start() :].strip())
-    return number.unit if number else unwrapped(match[0]).strip()
+    return number.unit if number else None
 
 
 def _without_unit(text: str) -> str:

@@ -11,10 +11,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"[\u2212\u2013]", "-"),
         (r"\\\((.*)\\\)|\\\[(.*)\\\]", r"\1\2"),
         (r"(?<!\\)\$", ""),
-        (r"\\!\s*", ""),  # negative space: 11,\! 111
+        (r"(?<!\\)\\!\s*", ""),  # negative space: 11,\! 111; a doubled backslash ends a matrix row
         (r"\{\s*,\s*\}", ","),  # 10{,}000
         (r"(?<=[0-9])\\,(?=[0-9])", ""),  # thin space in a number: 4\,200
-        (r"\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
+        (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
         (r"\\(?:displaystyle|left|right|big|Big|bigg|Bigg|bigl|bigr|limits)(?![A-Za-z])\s*\.?", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"(?<![\\A-Za-z])(sqrt|frac)(?=\s*\{)", r"\\\1"),  # a lost backslash
