@@ -325,14 +325,6 @@ class Undocumented(Uniform):
     strength: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrongNeeds(Uniform):
-    """It has no fields."""
-
-    def needs(self) -> frozenset[Need]:
-        return {Need.HIDDEN}  # type: ignore[return-value]
-
-
 @dataclass(kw_only=True)
 class Mutable(CreditAssigner):
     """It has no fields."""

@@ -292,7 +292,7 @@ def check_loss(part: PolicyLoss) -> None:
             for name, value in part.metrics(experience, scores).items():
                 check_tensor(value, leaf.shape, f"metric {name}", mask=world.batch.loss_mask_BT)
         experience, scores, _ = at_log_ratio(world, drift(world))
-        check_rows(lambda e, s: part.per_token(e, s, statistics).detach(), experience, scores)
+        check_rows(lambda e, s, at=statistics: part.per_token(e, s, at).detach(), experience, scores)
         for name, poor in degenerate(dtype).items():
             experience, scores, _ = at_log_ratio(poor, 0.1)
             value = part.per_token(experience, scores, statistics_of(part, poor))
@@ -300,7 +300,7 @@ def check_loss(part: PolicyLoss) -> None:
 
 
 def check_on_policy(part: PolicyLoss, world: Scored) -> None:
-    """At ratio 1 the gradient of the summed loss with respect to log p is -A, or its mean over the row where credit is erased."""
+    """At ratio 1 the gradient of the summed loss by log p is -A, or the row's mean of it where credit is erased."""
     generator = torch.Generator().manual_seed(3)
     mask_BT = world.batch.loss_mask_BT
     credit_BT = (0.5 + torch.rand(mask_BT.shape, generator=generator, dtype=torch.float64)).to(

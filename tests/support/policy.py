@@ -87,7 +87,7 @@ def step(
     pad: int = 0,
     filtered: bool = False,
 ) -> dict[str, Tensor]:
-    """One rollout step and the gradient of one update, on the given rows of this rank; sums over ranks where the step has them."""
+    """One rollout step and the gradient of one update, on the given rows of this rank."""
     ranks = OneRank() if ranks is None else ranks
     policy = ToyPolicy.random(dtype)
     world = rollouts(dtype, policy)

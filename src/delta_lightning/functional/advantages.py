@@ -52,6 +52,6 @@ def group_standardise(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor, *
     Exactly 0 for invalid rows, for groups with fewer than two valid rows and for groups whose rewards are all equal.
     """
     group = group_statistics(rewards_B, group_ids_B, valid_B)
-    informative_P = (group.count_P >= 2) & ~group.tied_P
-    scale_P = torch.where(informative_P, 1 / (group.variance_P.sqrt() + eps), 0.0)
+    # Fewer than two verdicts tie with themselves.
+    scale_P = torch.where(group.tied_P, 0.0, 1 / (group.variance_P.sqrt() + eps))
     return (group.deviations_B * scale_P[group.index_B]).to(rewards_B.dtype)
