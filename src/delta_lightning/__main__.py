@@ -1,0 +1,52 @@
+"""The `delta-lightning` command. What needs no torch is answered before anything heavy is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from delta_lightning import __version__
+
+USAGE = """\
+delta-lightning trains language models by reinforcement learning from verifiable rewards.
+
+  delta-lightning fit --config CONFIG [--model.KEY=VALUE ...]        train, with held-out accuracy before and after
+  delta-lightning validate --config CONFIG [--ckpt_path FILE]        held-out accuracy only
+  delta-lightning plugins                                            installed plug-ins
+  delta-lightning --version
+
+  delta-lightning fit --help                       every option, and the known classes of every part
+  delta-lightning fit --model.credit.help=Delta    the options of one class
+  delta-lightning fit --config CONFIG --print_config   the resolved config, without running it
+
+Set DELTA_DEBUG=1 to see tracebacks and what Lightning says.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 the run failed, 2 the config cannot be run.
+
+    Args:
+        args: the arguments; those of the process by default.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if given in ([], ["-h"], ["--help"]):
+        return _say(USAGE)
+    if given == ["--version"]:
+        return _say(f"delta-lightning {__version__}\n")
+    if given == ["plugins"]:
+        from delta_lightning.cli.plugins import listing
+
+        return _say(listing())
+    from delta_lightning.cli.app import run
+
+    return run(given)
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

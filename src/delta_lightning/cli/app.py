@@ -1,0 +1,224 @@
+"""`delta-lightning fit` and `validate`: Lightning's CLI with the published method as its defaults and its traps closed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from delta_lightning.cli import preflight, resume, run_folder, swap
+from delta_lightning.cli.failures import debugging, exit_code, rank, show, storage_message
+from delta_lightning.cli.parser import DeltaParser, check_config_files, delta_error, settle
+from delta_lightning.cli.plugins import load_plugins
+from delta_lightning.cli.quiet import quiet
+from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.datamodule import PromptData
+from delta_lightning.trainer.module import PolicyModule
+
+# Importing parts is what makes their short names known. `verifiers` imports nothing by itself: worker processes stay light.
+PARTS = ("advantages", "corrections", "credit", "data", "filters", "losses", "models", "samplers", "verifiers.math")
+
+PUBLISHED_METHOD: dict[str, Any] = {
+    "model.credit": {"class_path": "Delta"},
+    "model.advantage": {"class_path": "GroupStandardised"},
+    "model.loss": {"class_path": "ClippedSurrogate"},
+    "model.weighting": {"class_path": "Constant"},
+    "model.reduction": {"class_path": "TokenMean"},
+    "model.correction": {"class_path": "NoCorrection"},
+    "model.sampler": {"class_path": "HFSampler"},
+    "model.verifier": {"class_path": "MathVerifier"},
+    "model.optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-6, "weight_decay": 0.1}},
+}
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 220,  # rollout steps; the paper's 8B run
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "enable_progress_bar": False,  # the trainer has its own
+    "enable_model_summary": False,
+    "inference_mode": False,  # tensors that evaluation caches must be usable in training
+}
+
+
+def say(line: str) -> None:
+    """A line on stderr, from rank 0."""
+    if rank() == 0:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the resolved config into the run folder, and into every checkpoint for the comparison on a resume."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called once, on rank 0, when the run begins."""
+        folder = Path(self.config.run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / run_folder.CONFIG).write_text(self.text(), encoding="utf-8")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the config to the checkpoint."""
+        checkpoint[resume.CONFIG_KEY] = self.text()
+
+    def text(self) -> str:
+        """The config as YAML; it starts the same run anew once `run_dir` is changed, so `ckpt_path` is left out."""
+        config = self.config.clone()
+        config["ckpt_path"] = None
+        return str(self.parser.dump(config, skip_unset=False, format="yaml"))
+
+
+class DeltaCLI(LightningCLI):
+    """Parses, checks, builds and runs. Use `run` to have errors printed and turned into exit codes."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self.folder: Path | None = None
+        self.checkpoint: resume.Checkpoint | None = None
+        super().__init__(
+            PolicyModule,
+            PromptData,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_class=DeltaParser,
+            args=list(args),
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # Parsing ---------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those that this trainer can do, with the arguments that it gives itself."""
+        both = LightningCLI.subcommands()
+        return {name: both[name] for name in ("fit", "validate")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run folder, the published method, and settings that must agree."""
+        parser.add_argument(
+            "--run_dir",
+            type=str,
+            default=f"runs/{run_folder.NOW}",
+            help="Folder of everything that the run writes; {now} becomes the date and time.",
+        )
+        parser.set_defaults(PUBLISHED_METHOD)
+        parser.link_arguments("model.micro_batches", "trainer.accumulate_grad_batches")
+        parser.link_arguments("model.seed", "seed_everything")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say what a class swap dropped."""
+        swap.take_dropped()
+        self.config = parser.parse_args(args)
+        for line in swap.take_dropped():
+            say(line)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint's hyper-parameters beat the shell; here the shell wins (see `before_fit`)."""
+
+    # Building --------------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Any:
+        """The parsed config of the subcommand."""
+        return self.config[self.config.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Checks of the config as a whole, and the run folder's name."""
+        preflight.check_trainer(self.settings.trainer)
+        if self.settings.ckpt_path is not None:
+            self.checkpoint = resume.read_checkpoint(self.settings.ckpt_path)
+        self.folder = run_folder.resolve(self.settings.run_dir, os.environ)
+        self.settings["run_dir"] = str(self.folder)
+
+    def instantiate_trainer(self, **overrides: Any) -> Trainer:
+        """The trainer, with everything it writes in the run folder; `validate` writes nothing."""
+        assert self.folder is not None
+        settings = self._get(self.config_init, "trainer")
+        overrides["default_root_dir"] = str(self.folder)
+        if self.subcommand != "fit":
+            overrides["logger"], self.save_config_callback = False, None
+        elif settings["logger"] in (None, True):
+            overrides["logger"] = run_folder.loggers(self.folder)
+        try:
+            return super().instantiate_trainer(**overrides)
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            raise ConfigError(
+                "trainer", wanted="settings that Lightning accepts", got=str(error).rstrip("."),
+                remedy="See delta-lightning fit --help.",
+            ) from error  # fmt: skip
+
+    # Running ---------------------------------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        """Everything that can be refused is refused here, before a model loads."""
+        assert self.folder is not None
+        preflight.check_optimizer(self.model)
+        if rank() == 0:
+            run_folder.check(self.folder, ckpt_path=self.settings.ckpt_path)
+        preflight.check_inputs(self.model, self.datamodule, rank=rank())
+        if self.checkpoint is None:
+            return
+        run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)
+        if self.checkpoint.config is not None:
+            self._dump_config()
+            line = resume.differences(self.checkpoint.config, self.config_dump)
+            if line:
+                say(line)
+
+    def before_validate(self) -> None:
+        """See `before_fit`."""
+        preflight.check_inputs(self.model, self.datamodule, rank=rank())
+
+    def fit(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
+        """Train, with the held-out accuracy before (unless resuming) and after."""
+        try:
+            if options.get("ckpt_path") is None:
+                self.trainer.validate(model, datamodule=datamodule, verbose=False)
+            self.trainer.fit(model, datamodule=datamodule, **options)
+            if not self.trainer.interrupted:
+                self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        finally:
+            model.close()
+
+    def validate(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
+        """Held-out accuracy of the model as configured, or of a checkpoint."""
+        try:
+            self.trainer.validate(model, datamodule=datamodule, **options)
+        finally:
+            model.close()
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command line; every error made on purpose ends in one message and an exit code. Bugs keep their traceback."""
+    try:
+        if not debugging():
+            quiet()
+        for package in PARTS:
+            importlib.import_module(f"delta_lightning.{package}")
+        load_plugins(say)
+        settle()
+        DeltaParser.roots = {"model": PolicyModule, "data": PromptData, "trainer": Trainer}
+        check_config_files(args)
+        DeltaCLI(args)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        say("interrupted before training began; nothing was saved")
+        return 130
+    except Exception as error:
+        known = delta_error(error)
+        folder = Path(os.environ.get(run_folder.VARIABLE, "."))
+        message = str(known) if known is not None else storage_message(error, folder)
+        if message is None or debugging():
+            raise
+        show(message)
+        return exit_code(known or error)
+    return 0

@@ -1,0 +1,72 @@
+"""What ends a run, as one message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from delta_lightning.errors import ConfigError
+
+DEBUG = "DELTA_DEBUG"
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # as launchers set them
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file grew past the size limit",
+}
+CLOSED = {
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission was denied",
+    errno.EPERM: "permission was denied",
+}
+
+
+def debugging() -> bool:
+    """True if the user asked for tracebacks."""
+    return os.environ.get(DEBUG, "0") not in ("", "0")
+
+
+def rank() -> int:
+    """This process among those launched together, before Lightning has started."""
+    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name)), 0)
+
+
+def show(message: str) -> None:
+    """One message on stderr; ranks other than 0 say who they are."""
+    sys.stderr.write(f"error{f' (rank {rank()})' if rank() else ''}: {message}\n")
+    sys.stderr.flush()
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for a config that cannot be run, 1 for a run that failed."""
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def storage_message(error: BaseException, folder: Path) -> str | None:
+    """What to say when writing failed for want of space or permission; None for any other error.
+
+    Args:
+        error: what was raised; `torch.save` reports a failed write as a RuntimeError.
+        folder: the run folder.
+    """
+    if isinstance(error, OSError) and error.errno in FULL | CLOSED:
+        reason = (FULL | CLOSED)[error.errno]
+        full = error.errno in FULL
+    elif isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error):
+        reason, full = "a checkpoint could not be written, which a full disk does", True
+    else:
+        return None
+    named = getattr(error, "filename", None)
+    place = Path(os.fsdecode(named)) if isinstance(named, (str, bytes)) else folder
+    free = f" {_free(place)} free there." if full else ""
+    remedy = "Free some space" if full else "Make the folder writable"
+    return f"could not write {place}: {reason}.{free} {remedy}, or choose another --run_dir; then resume from a checkpoint."
+
+
+def _free(path: Path) -> str:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return f"{shutil.disk_usage(path).free / 2**20:.1f} MiB"

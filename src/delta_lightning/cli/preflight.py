@@ -1,0 +1,69 @@
+"""What is checked before a model loads, cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.datamodule import PromptData
+from delta_lightning.trainer.module import PolicyModule
+from delta_lightning.trainer.progress import Progress
+
+# Trainer settings that would contradict the step: (setting, values that are fine, what to do instead). The last value that is
+# fine is the one to name.
+CONTRADICTIONS: tuple[tuple[str, tuple[object, ...], str], ...] = (
+    ("gradient_clip_val", (None,), "The module clips by the global norm itself: use --model.max_grad_norm."),
+    ("gradient_clip_algorithm", (None,), "The module clips by the global norm: use --model.max_grad_norm."),
+    ("precision", (None, 32, "32", "32-true"), "Autocast would make old and new log-probabilities differ: leave it out."),
+    ("limit_train_batches", (None, 1.0), "An epoch is one whole rollout step: use --model.prompts_per_step."),
+    ("overfit_batches", (0, 0.0), "An epoch is one whole rollout step: use --trainer.max_epochs."),
+    ("fast_dev_run", (False, 0), "It would stop inside a rollout step: use --trainer.max_epochs=1."),
+    ("reload_dataloaders_every_n_epochs", (0,), "The rollout loader keeps its place: leave it out."),
+    ("barebones", (False,), "It turns metrics and checkpoints off: leave it out."),
+)
+
+
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """Refuses settings of Lightning's trainer that contradict this one. Raises `ConfigError`."""
+    for name, fine, remedy in CONTRADICTIONS:
+        value = settings.get(name)
+        if value not in fine:
+            raise ConfigError(f"trainer.{name}", wanted=str(fine[-1]), got=repr(value), remedy=remedy)
+    strategy = settings.get("strategy")
+    name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2].lower()
+    if name.startswith("fsdp") and not name.startswith("fsdp2"):
+        raise ConfigError(
+            "trainer.strategy", wanted="auto or ddp", got=str(name),
+            remedy="Lightning's fsdp is FSDP1, which can neither sample nor clip here; a coming release brings fsdp2. Use ddp.",
+        )  # fmt: skip
+
+
+def check_optimizer(module: PolicyModule) -> None:
+    """Builds the optimiser and the schedule once, on a lone parameter: their own range checks would come after the model."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    setting = "model.optimizer"
+    try:
+        optimizer = module.make_optimizer([parameter])
+        setting = "model.scheduler"
+        if module.make_scheduler is not None:
+            module.make_scheduler(optimizer)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            setting, wanted="settings that it accepts", got=str(error).rstrip("."),
+            remedy=f"See delta-lightning fit --{setting}.help=NAME.",
+        ) from error  # fmt: skip
+
+
+def check_inputs(module: PolicyModule, data: PromptData, *, rank: int) -> None:
+    """The model's files, the data's files, then every row of the data. Raises `ConfigError`.
+
+    What was read is kept: neither the module nor the data module does it again.
+    """
+    module.backbone.check()
+    data.source.check()
+    module.progress = Progress.for_rank(rank)
+    module.tokenizer = module.backbone.tokenizer()
+    data.prepare(module.tokenizer, module.verifier, module.progress)

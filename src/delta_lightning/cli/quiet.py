@@ -1,0 +1,26 @@
+"""Lightning's banners, tips and warnings that say nothing about this trainer, silenced. The others stay."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+MEANINGLESS = (
+    r".*does not have many workers.*",  # the train loader makes rollouts; workers would not help
+    r".*Consider setting `persistent_workers.*",
+    r"Experiment logs directory .* exists and is not empty.*",  # the run folder; rows are kept on a resume
+    r"Checkpoint directory .* exists and is not empty.*",
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`.*",
+    r".*Total length of `.*` across ranks is zero.*",
+    r".*You are trying to `self\.log\(\)` but the loop's result collection is not registered.*",
+)
+
+
+def quiet() -> None:
+    """Raise Lightning's loggers to warnings, and ignore the warnings above."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in MEANINGLESS:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,85 @@
+"""The one folder that a run writes to."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import time
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from delta_lightning.errors import ConfigError, require
+
+NOW = "{now}"
+VARIABLE = "DELTA_RUN_DIR"  # carries the folder to the ranks that Lightning starts
+CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.csv", "checkpoints"
+LAUNCHED = ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "NODE_RANK")
+
+
+def resolve(template: str, environment: MutableMapping[str, str]) -> Path:
+    """The run folder, the same on every rank.
+
+    Args:
+        template: the setting `run_dir`; `{now}` becomes the date and time, YYYYmmdd-HHMMSS.
+        environment: of the process; the folder is put there for the ranks that Lightning starts, which read it.
+
+    Raises:
+        ConfigError: an empty name, or `{now}` where each rank would read its own clock.
+    """
+    if "LOCAL_RANK" in environment and VARIABLE in environment:
+        return Path(environment[VARIABLE])
+    require(bool(template.strip()), "run_dir", wanted="a folder", got=template, remedy="Leave it out for runs/{now}.")
+    together = any(name in environment for name in LAUNCHED) or int(environment.get("SLURM_NTASKS") or 1) > 1
+    require(
+        not (together and NOW in template), "run_dir",
+        wanted="a name without {now}, since processes launched together would each read their own clock",
+        got=template, remedy="Give a name, for example --run_dir=runs/my-run.",
+    )  # fmt: skip
+    folder = Path(template.replace(NOW, time.strftime("%Y%m%d-%H%M%S"))).absolute()
+    environment[VARIABLE] = str(folder)
+    return folder
+
+
+def check(folder: Path, *, ckpt_path: str | None) -> None:
+    """Refuses a folder that holds another run or cannot be written to; creates nothing. Raises `ConfigError`."""
+    free = not folder.exists() or folder.is_dir()
+    require(free, "run_dir", wanted="a folder", got=str(folder), remedy="A file has that name: choose another --run_dir.")
+    resumes = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
+    require(
+        resumes or not (folder / CONFIG).exists(), "run_dir", wanted="a folder without a run",
+        got=f"{folder}, which holds one ({CONFIG})",
+        remedy=f"Choose another --run_dir, or resume that run with --ckpt_path={folder / CHECKPOINTS}/....ckpt.",
+    )  # fmt: skip
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            "run_dir", wanted="a folder that can be written to", got=f"{folder} ({error.strerror})",
+            remedy="Choose another --run_dir, or make that folder writable.",
+        ) from error  # fmt: skip
+
+
+def loggers(folder: Path) -> list[Logger]:
+    """`metrics.csv` and TensorBoard events, directly in the run folder."""
+    return [
+        CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=1),
+        TensorBoardLogger(save_dir=folder, name="tensorboard", version=""),
+    ]
+
+
+def keep_metrics(folder: Path, logger: Logger | None, *, before_step: int) -> None:
+    """On a resume, hand the rows of `metrics.csv` up to the checkpoint back to the logger, which would start an empty file."""
+    path = folder / METRICS
+    if not isinstance(logger, CSVLogger) or not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) < before_step]
+    for row in rows:
+        values: dict[str, Any] = {name: value for name, value in row.items() if name != "step" and value != ""}
+        logger.log_metrics(values, int(row["step"]))
+    logger.save()
