@@ -69,6 +69,7 @@ GUARDED = [
     ("42", "x=42", True),
     ("42", "f(x) = 42", True),
     ("42", "x = 40 + 2 = 42", True),
+    ("42", "y = 43, x = 42", False),
     ("42", "40 + 2 = 42", True),  # every link equals the reference
     ("42", "x \\approx 42", True),
     ("\\frac{1}{3}", "x = \\frac{1}{3} \\approx 1.3", True),

@@ -64,6 +64,8 @@ def _values(answer: str) -> list[str]:
     if tail and _LABEL.fullmatch(head):
         head = tail[0]
     links = [link.strip() for link in _SPLIT.split(head)]
+    if any("," in link for link in links[1:-1]):  # `y = 43, x = 42` is two claims, not a chain
+        return [answer]
     if len(links) == 1:
         return links
     return links[-1:] if _LABEL.fullmatch(links[0]) else links[:_MAX_PARTS]
