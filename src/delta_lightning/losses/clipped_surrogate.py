@@ -58,14 +58,14 @@ class ClippedSurrogate(PolicyLoss):
 
     def per_token(self, experience: Experience, scores: TokenScores, statistics: Statistics | None) -> Tensor:
         """[B, T], 0 outside the mask."""
-        loss_BT = clipped_surrogate(
+        # The token advantage is 0 outside the mask, and so are loss and gradient.
+        return clipped_surrogate(
             self._log_ratio(experience, scores).exp(),
             experience.token_advantages_BT.to(scores.logprobs_BT.dtype),
             clip_low=self.clip_low,
             clip_high=self.clip_high,
             dual_clip=self.dual_clip,
         )
-        return torch.where(experience.batch.loss_mask_BT, loss_BT, 0.0)
 
     @torch.no_grad()
     def metrics(self, experience: Experience, scores: TokenScores) -> Mapping[str, Tensor]:
