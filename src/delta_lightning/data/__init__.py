@@ -1,1 +1,6 @@
-"""data."""
+"""Sources of problems, and what makes prompts of them."""
+
+from delta_lightning.data.arithmetic import Arithmetic
+from delta_lightning.data.table import Table
+
+__all__ = ["Arithmetic", "Table"]

@@ -1,0 +1,77 @@
+"""Problems made into prompts: the template rendered, the text tokenized, the length checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from delta_lightning.errors import ConfigError, require
+from delta_lightning.types import Problem, Prompt
+
+PLACE = "{question}"
+BATCH = 1024  # texts tokenized at a time, so that progress shows
+NAMED = 5  # offenders named in a message
+
+
+def check_template(template: str) -> None:
+    """Refuse a template that has no place for the question. Raises `ConfigError`."""
+    require(
+        PLACE in template,
+        "template",
+        wanted=f"a text with {PLACE}",
+        got=template,
+        remedy=f"Put {PLACE} where the question goes.",
+    )
+
+
+def render(template: str, question: str) -> str:
+    """The template with the question in its place; other braces in either stay as they are."""
+    return template.replace(PLACE, question)
+
+
+def make_prompts(
+    problems: Sequence[Problem],
+    tokenizer: Any,
+    template: str,
+    max_prompt_tokens: int,
+    tick: Callable[[int, int], None] | None = None,
+) -> list[Prompt]:
+    """One prompt per problem, tokenized without special tokens.
+
+    Args:
+        problems: in the order of the result. tokenizer: a `transformers` tokenizer.
+        template: see `render`. max_prompt_tokens: longest prompt allowed.
+        tick: called as (done, total) after each batch.
+
+    Raises:
+        ConfigError: the template has no place for the question, or prompts are too long (how many, and the first of them).
+    """
+    check_template(template)
+    prompts: list[Prompt] = []
+    for start in range(0, len(problems), BATCH):
+        part = problems[start : start + BATCH]
+        texts = [render(template, problem.question) for problem in part]
+        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        prompts += [
+            Prompt(id=problem.id, text=text, token_ids=tuple(ids), source=problem.source, reference=problem.reference)
+            for problem, text, ids in zip(part, texts, encoded, strict=True)
+        ]
+        if tick is not None:
+            tick(len(prompts), len(problems))
+    _refuse_long(prompts, max_prompt_tokens)
+    return prompts
+
+
+def _refuse_long(prompts: Sequence[Prompt], limit: int) -> None:
+    long = [prompt for prompt in prompts if len(prompt.token_ids) > limit]
+    if not long:
+        return
+    longest = max(len(prompt.token_ids) for prompt in long)
+    named = ", ".join(f"{prompt.id} ({len(prompt.token_ids)})" for prompt in long[:NAMED])
+    more = ", ..." if len(long) > NAMED else ""
+    raise ConfigError(
+        "data.max_prompt_tokens",
+        wanted=f"prompts of at most {limit} tokens",
+        got=f"{len(long)} of {len(prompts)} prompts that are longer: {named}{more}",
+        remedy=f"Raise it to {longest}, or remove these problems.",
+    )

@@ -1,0 +1,179 @@
+"""A model from a folder or from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from delta_lightning.errors import ConfigError, require
+from delta_lightning.models.architecture import meta_model, read_architecture
+from delta_lightning.models.backbone import Backbone, LoadContext
+
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained(Backbone):
+    """A causal LM with published or exported weights, in safetensors.
+
+    Args:
+        path: folder of the model, or its name on the Hugging Face Hub such as Qwen/Qwen3-8B-Base.
+        revision: branch, tag or commit of a Hub model; a commit makes runs repeatable.
+        dtype: of the weights; float32 masters unless memory forbids them.
+        attn_implementation: attention kernel: "sdpa", "eager", or "flash_attention_2" where flash-attn is installed.
+        architecture: JSON file with the model's architecture, for `meta` only: plans need neither weights nor network.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    architecture: str | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.path.strip()), "Pretrained.path", wanted="a folder or a Hub name", got=self.path, remedy="Name a model."
+        )
+
+    def check(self) -> None:
+        """Refuse a folder without config, weights or tokenizer, truncated weights, and a name that cannot be on the Hub."""
+        if self.architecture is not None:
+            read_architecture(self.architecture)
+        folder = self._folder()
+        if folder is None:
+            return
+        read_architecture(folder)
+        for file in _weight_files(folder):
+            _refuse_truncated(file)
+        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            raise ConfigError(
+                f"model folder {folder}",
+                wanted=f"a tokenizer ({', '.join(TOKENIZER_FILES)})",
+                got=_contents(folder),
+                remedy="Save the tokenizer beside the model (tokenizer.save_pretrained).",
+            )
+
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer. Raises `ConfigError` if it cannot be had or has no end-of-sequence token."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self._source(), revision=self.revision)
+        except (OSError, ValueError) as error:
+            raise self._not_loaded("a tokenizer", error) from error
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"tokenizer of {self.path}",
+                wanted="an end-of-sequence token",
+                got="none",
+                remedy="Set eos_token in its tokenizer_config.json.",
+            )
+        return tokenizer
+
+    def load(self, context: LoadContext) -> Any:
+        """The model with its weights, in evaluation mode. Raises `ConfigError` if it cannot be had."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        context.tick(f"loading {self.path}", 0, 1)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self._source(),
+                revision=self.revision,
+                dtype=getattr(torch, self.dtype),
+                attn_implementation=self.attn_implementation,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise self._not_loaded("a causal language model", error) from error
+        context.tick(f"loading {self.path}", 1, 1)
+        return model.eval()
+
+    def meta(self) -> Any:
+        """The model on the meta device, from `architecture` if it is set, else from the folder's config.json."""
+        folder = self._folder()
+        place = self.architecture or folder
+        if place is None:
+            raise ConfigError(
+                "Pretrained.architecture",
+                wanted="the JSON of a model that is on the Hub",
+                got="none",
+                remedy="Set it, for example to configs/models/Qwen3-8B-Base.json.",
+            )
+        return meta_model(place)
+
+    def _folder(self) -> Path | None:
+        """The local folder, or None for a Hub name. Raises `ConfigError` for what is neither."""
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            return folder
+        if folder.exists() or not HUB_NAME.fullmatch(self.path) or set(self.path) <= {"."}:
+            got = f"{self.path}, a file" if folder.exists() else f"{self.path}, which does not exist"
+            remedy = "Check the path; a Hub name looks like Qwen/Qwen3-8B-Base."
+            raise ConfigError("model path", wanted="a folder or a Hub name", got=got, remedy=remedy)
+        return None
+
+    def _source(self) -> str:
+        folder = self._folder()
+        return self.path if folder is None else str(folder)
+
+    def _not_loaded(self, wanted: str, error: Exception) -> ConfigError:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        remedy = (
+            "Check the folder."
+            if self._folder()
+            else "No folder has this name; check the spelling, the network and your login."
+        )
+        return ConfigError(f"model {self.path}", wanted=wanted, got=lines[0] if lines else repr(error), remedy=remedy)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises `ConfigError` if there are none, or some are missing."""
+    index = folder / INDEX
+    if not index.is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        if files:
+            return files
+        raise ConfigError(
+            f"model folder {folder}",
+            wanted="weights (*.safetensors)",
+            got=_contents(folder),
+            remedy="Fetch the weights, or convert them with model.save_pretrained.",
+        )
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ConfigError(str(index), wanted="a safetensors index", got=got, remedy="Fetch it again.") from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        got = f"{len(missing)} of {len(names)} missing, first {missing[0]}"
+        raise ConfigError(f"model folder {folder}", wanted=f"the weights in {INDEX}", got=got, remedy="Fetch them.")
+    return [folder / name for name in names]
+
+
+def _refuse_truncated(file: Path) -> None:
+    """Compare a safetensors file's size with its header (8 bytes of length, then JSON), without reading the weights."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = stream.read(length) if 0 < length <= size - 8 else b""
+    try:
+        entries = json.loads(header)
+        wanted = 8 + length + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        got = f"{size} bytes without one"
+        raise ConfigError(f"weights {file}", wanted="a safetensors header", got=got, remedy="Fetch the file again.") from error
+    if wanted != size:
+        got = f"{size} bytes; it was cut short or altered"
+        raise ConfigError(f"weights {file}", wanted=f"{wanted} bytes", got=got, remedy="Fetch the file again.")
+
+
+def _contents(folder: Path) -> str:
+    names = sorted(file.name for file in folder.iterdir())
+    return f"a folder with {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "an empty folder"
