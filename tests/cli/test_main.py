@@ -1,0 +1,34 @@
+"""What the command answers without importing torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from delta_lightning import __version__
+
+LIGHT = """
+import sys
+from delta_lightning.__main__ import main
+code = main({args!r})
+heavy = [name for name in ("torch", "lightning", "jsonargparse", "transformers") if name in sys.modules]
+assert not heavy, heavy
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--version"], f"delta-lightning {__version__}"),
+        ([], "delta-lightning fit --config"),
+        (["--help"], "delta-lightning fit --config"),
+        (["plugins"], "plug-in"),
+    ],
+)
+def test_light_commands_import_nothing_heavy(args: list[str], said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT.format(args=args)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout
