@@ -1,0 +1,91 @@
+"""Files and folders that are whole or absent: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from delta_lightning.errors import RunError
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def whole(target: Path, what: str) -> Iterator[Path]:
+    """A path beside `target` to write a file or a folder to; renamed to `target` when the block ends well, else removed.
+
+    Args:
+        target: where it belongs; what is there now stays until the new one is complete.
+        what: for the message, for example "the checkpoint".
+
+    Raises:
+        RunError: it could not be written; names the folder, the reason and the free space.
+    """
+    partial = target.with_name(f".{target.name}{PARTIAL}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        yield partial
+        if target.is_dir():  # a folder is not replaced in one call: the old one is gone for a moment, the new one never is
+            _remove(target)
+        partial.replace(target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _remove(partial)
+        reason = _storage_reason(error)
+        if reason is None:
+            raise
+        raise RunError(
+            f"{what} could not be written to {target.parent}: {reason}; {_free(target.parent)} free there. "
+            f"What was there before is untouched. Free some space, or choose another folder."
+        ) from error
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint file, streamed to the folder it belongs to and renamed when complete.
+
+    Lightning's own holds the whole file in memory, writes it to the system's temporary folder, and copies it from there when
+    that is another file system, which a full disk or a kill cuts off half-way.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write `checkpoint` to `path`. Raises `RunError` if it cannot be written; what was there before stays then."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with whole(Path(path), "the checkpoint") as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _storage_reason(error: BaseException) -> str | None:
+    """Why writing failed; None if the error is about something else. Writers in C++ hide the `OSError` that they met."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)):
+        hidden = error.__context__
+        return (isinstance(hidden, OSError) and hidden.strerror) or "the file could not be written to its end"
+    if type(error).__name__ == "SafetensorError":
+        return str(error)
+    return None
+
+
+def _free(folder: Path) -> str:
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return f"{shutil.disk_usage(there).free / 2**20:,.0f} MiB"
