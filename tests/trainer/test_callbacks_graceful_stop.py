@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -16,6 +16,14 @@ from delta_lightning.trainer.callbacks import GracefulStop, RolloutCheckpoint, R
 from delta_lightning.trainer.callbacks.graceful_stop import resume_command
 
 STEPS = 4
+
+
+@pytest.fixture(autouse=True)
+def _default_handlers() -> Iterator[None]:
+    """Lightning puts back the handlers that it found when a run began, so a run that was stopped leaves ours."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Steps(pl.Callback):
@@ -30,13 +38,13 @@ class Steps(pl.Callback):
 
 
 def callbacks() -> list[pl.Callback]:
-    return [RunReport(curves=False, lines=False), GracefulStop(), RolloutCheckpoint(every=3), Steps()]
+    return [Steps(), GracefulStop(), RunReport(curves=False, lines=False), RolloutCheckpoint(every=3)]
 
 
 def uninterrupted(folder: Path) -> tuple[ToyModule, list[tuple[int, int, int]]]:
     module, parts = ToyModule(), callbacks()
     toy_trainer(folder, parts, steps=STEPS).fit(module, datamodule=ToyData())
-    return module, parts[-1].seen  # type: ignore[attr-defined]
+    return module, parts[0].seen  # type: ignore[attr-defined]
 
 
 def stop_at(where: tuple[str, int, int], signum: int = signal.SIGINT) -> Callable[[str, int, int], None]:
@@ -66,13 +74,14 @@ def test_a_run_stopped_anywhere_ends_bitwise_as_one_that_was_not(
     command = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("To go on: "))
     words = shlex.split(command.removeprefix("To go on: "))
     assert words[:4] == ["delta-lightning", "fit", "--config", str(tmp_path / "run" / "config.yaml")]
+    checkpoint = words[words.index("--ckpt_path") + 1]
     resumed, second = ToyModule(), callbacks()
-    toy_trainer(tmp_path / "run", second, steps=STEPS).fit(resumed, datamodule=ToyData(), ckpt_path=words[words.index("--ckpt_path") + 1])
+    toy_trainer(tmp_path / "run", second, steps=STEPS).fit(resumed, datamodule=ToyData(), ckpt_path=checkpoint)
     assert torch.equal(resumed.weights, reference.weights)
-    assert first[-1].seen + second[-1].seen == expected_steps  # type: ignore[attr-defined]
+    assert first[0].seen + second[0].seen == expected_steps  # type: ignore[attr-defined]
     given_up = [where[1]] if where[0] == "sample" else []
     assert module.sampled + resumed.sampled == list(range(STEPS)), f"sampled again although only {given_up} was given up"
-    report = second[0]
+    report = second[2]
     assert isinstance(report, RunReport)
     assert [row["step"] for row in report.history] == [1, 2, 3, 4]
 
@@ -100,7 +109,6 @@ def test_sigterm_ends_with_143(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_at_once_and_the_handlers_come_back(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
     seen: list[object] = []
 
     def at(*place: object) -> None:
@@ -113,7 +121,7 @@ def test_a_second_signal_ends_at_once_and_the_handlers_come_back(tmp_path: Path)
     assert seen == [signal.SIG_DFL], "the next signal must kill, even inside a long call of C"
     with pytest.raises(KeyboardInterrupt):  # Lightning leaves our handler in place after a failure; it must hand over
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_handlers_come_back_after_a_run_that_ended_well(tmp_path: Path) -> None:
