@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from delta_lightning.cli import preflight, resume, run_folder, swap
-from delta_lightning.cli.failures import debugging, exit_code, rank, show, storage_message
+from delta_lightning.cli.failures import debugging, exit_code, hush_writers, rank, show, storage_message
 from delta_lightning.cli.parser import DeltaParser, check_config_files, delta_error, settle
 from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.callbacks import GracefulStop, HFExport, RolloutCheckpoint, RunReport
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
 
@@ -39,6 +41,7 @@ PUBLISHED_METHOD: dict[str, Any] = {
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 220,  # rollout steps; the paper's 8B run
+    "check_val_every_n_epoch": 4,
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
     "enable_progress_bar": False,  # the trainer has its own
@@ -68,10 +71,15 @@ class RunConfig(SaveConfigCallback):
         checkpoint[resume.CONFIG_KEY] = self.text()
 
     def text(self) -> str:
-        """The config as YAML; it starts the same run anew once `run_dir` is changed, so `ckpt_path` is left out."""
-        config = self.config.clone()
-        config["ckpt_path"] = None
-        return str(self.parser.dump(config, skip_unset=False, format="yaml"))
+        """The config as YAML."""
+        return config_text(self.parser, self.config)
+
+
+def config_text(parser: LightningArgumentParser, config: Any) -> str:
+    """The resolved config as YAML; it starts the same run anew once `run_dir` is changed, so `ckpt_path` is left out."""
+    kept = config.clone()
+    kept["ckpt_path"] = None
+    return str(parser.dump(kept, skip_unset=False, format="yaml"))
 
 
 class DeltaCLI(LightningCLI):
@@ -85,7 +93,7 @@ class DeltaCLI(LightningCLI):
             PromptData,
             save_config_callback=RunConfig,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_defaults=TRAINER_DEFAULTS | {"callbacks": [GracefulStop(), resume.PresentOptimizer()]},
             seed_everything_default=0,
             parser_class=DeltaParser,
             args=list(args),
@@ -102,13 +110,16 @@ class DeltaCLI(LightningCLI):
         return {name: both[name] for name in ("fit", "validate")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run folder, the published method, and settings that must agree."""
+        """The run folder, what is kept in it, the published method, and settings that must agree."""
         parser.add_argument(
             "--run_dir",
             type=str,
             default=f"runs/{run_folder.NOW}",
             help="Folder of everything that the run writes; {now} becomes the date and time.",
         )
+        parser.add_lightning_class_args(RolloutCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(HFExport, "export")
+        parser.add_lightning_class_args(RunReport, "report")
         parser.set_defaults(PUBLISHED_METHOD)
         parser.link_arguments("model.micro_batches", "trainer.accumulate_grad_batches")
         parser.link_arguments("model.seed", "seed_everything")
@@ -168,8 +179,8 @@ class DeltaCLI(LightningCLI):
             return
         run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)
         if self.checkpoint.config is not None:
-            self._dump_config()
-            line = resume.differences(self.checkpoint.config, self.config_dump)
+            present = config_text(self._parser(self.subcommand), self.settings)
+            line = resume.differences(self.checkpoint.config, yaml.safe_load(present))
             if line:
                 say(line)
 
@@ -183,7 +194,7 @@ class DeltaCLI(LightningCLI):
             if options.get("ckpt_path") is None:
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
             self.trainer.fit(model, datamodule=datamodule, **options)
-            if not self.trainer.interrupted:
+            if not _evaluated_last(self.trainer):
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
         finally:
             model.close()
@@ -196,11 +207,18 @@ class DeltaCLI(LightningCLI):
             model.close()
 
 
+def _evaluated_last(trainer: Trainer) -> bool:
+    """True if the last rollout step ended with a held-out evaluation."""
+    every = trainer.check_val_every_n_epoch
+    return every is not None and trainer.val_check_interval == 1.0 and trainer.current_epoch % every == 0
+
+
 def run(args: Sequence[str]) -> int:
     """Run the command line; every error made on purpose ends in one message and an exit code. Bugs keep their traceback."""
     try:
         if not debugging():
             quiet()
+            hush_writers()
         for package in PARTS:
             importlib.import_module(f"delta_lightning.{package}")
         load_plugins(say)

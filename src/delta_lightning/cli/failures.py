@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from delta_lightning.errors import ConfigError
@@ -49,21 +51,36 @@ def storage_message(error: BaseException, folder: Path) -> str | None:
     """What to say when writing failed for want of space or permission; None for any other error.
 
     Args:
-        error: what was raised; `torch.save` reports a failed write as a RuntimeError.
+        error: what was raised; libraries wrap the OSError that they met.
         folder: the run folder.
     """
-    if isinstance(error, OSError) and error.errno in FULL | CLOSED:
-        reason = (FULL | CLOSED)[error.errno]
-        full = error.errno in FULL
-    elif isinstance(error, RuntimeError) and "PytorchStreamWriter failed" in str(error):
-        reason, full = "a checkpoint could not be written, which a full disk does", True
-    else:
+    cause = next((each for each in chain(error) if isinstance(each, OSError) and each.errno in FULL | CLOSED), None)
+    if cause is None:
         return None
-    named = getattr(error, "filename", None)
+    reason, full = (FULL | CLOSED)[cause.errno or 0], cause.errno in FULL
+    named = cause.filename
     place = Path(os.fsdecode(named)) if isinstance(named, (str, bytes)) else folder
     free = f" {_free(place)} free there." if full else ""
     remedy = "Free some space" if full else "Make the folder writable"
     return f"could not write {place}: {reason}.{free} {remedy}, or choose another --run_dir; then resume from a checkpoint."
+
+
+def hush_writers() -> None:
+    """Let threads that write logs fail without a traceback where the main thread will report the same."""
+    usual = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is None or storage_message(args.exc_value, Path()) is None:
+            usual(args)
+
+    threading.excepthook = hook
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _free(path: Path) -> str:

@@ -13,7 +13,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from delta_lightning.cli import swap
-from delta_lightning.cli.failures import show
+from delta_lightning.cli.failures import chain, show
 from delta_lightning.cli.messages import Vocabulary, explain, nearest
 from delta_lightning.errors import ConfigError, DeltaError
 
@@ -40,9 +40,7 @@ class DeltaParser(LightningArgumentParser):
 
 def delta_error(error: BaseException | None) -> DeltaError | None:
     """The error raised on purpose inside what a library wrapped around it."""
-    while error is not None and not isinstance(error, DeltaError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((each for each in chain(error) if isinstance(each, DeltaError)), None)
 
 
 def check_config_files(args: Sequence[str]) -> None:

@@ -10,6 +10,8 @@ MEANINGLESS = (
     r".*Consider setting `persistent_workers.*",
     r"Experiment logs directory .* exists and is not empty.*",  # the run folder; rows are kept on a resume
     r"Checkpoint directory .* exists and is not empty.*",
+    r".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",  # meant so
+    r".*module\(s\) in eval mode at the start of training.*",  # meant so: old and new log-probabilities without dropout
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`.*",

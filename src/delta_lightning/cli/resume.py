@@ -1,4 +1,4 @@
-"""What `--ckpt_path` must be, and whether the run that it comes from had the same settings."""
+"""What `--ckpt_path` must be, and which settings hold when a run is resumed: the present ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.module import PolicyModule
 
 CONFIG_KEY = "delta_lightning_config"
 FREE_TO_DIFFER = ("run_dir", "ckpt_path", "weights_only", "verbose")
@@ -46,12 +48,31 @@ def read_checkpoint(path: str) -> Checkpoint:
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:
     """One line about settings that differ from those of the checkpoint's run; the present ones are used."""
     before, now = dict(_flat(stored)), dict(_flat(present))
-    changed = [key for key in [*before, *(key for key in now if key not in before)] if before.get(key) != now.get(key)]
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    swapped = tuple(key.removesuffix("class_path") for key in changed if key.endswith("class_path"))
+    changed = [key for key in changed if key.endswith("class_path") or not key.startswith(swapped)]
     if not changed:
         return None
     shown = ", ".join(f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed[:SHOWN])
     more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    return f"settings differ from the checkpoint's run, the present ones are used: {shown}{more}"
+    schedule = "; but the learning rate's schedule goes on as it was" if present["model"].get("scheduler") else ""
+    return f"settings differ from the checkpoint's run, the present ones are used: {shown}{more}{schedule}"
+
+
+class PresentOptimizer(Callback):
+    """Gives a restored optimiser the settings of the present config: its own state brings those of the checkpoint along.
+
+    Under a schedule the learning rate is left alone: it belongs to the schedule's state.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the checkpoint was restored."""
+        assert isinstance(pl_module, PolicyModule)
+        settings = dict(pl_module.make_optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults)
+        if pl_module.make_scheduler is not None:
+            settings.pop("lr", None)
+        for group in trainer.optimizers[0].param_groups:
+            group.update(settings)
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
