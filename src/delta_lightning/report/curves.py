@@ -52,6 +52,13 @@ def _line(axes: Axes, rows: Sequence[Row], name: str, label: str, **style: Any) 
         axes.plot(steps, values, label=label, marker="." if len(steps) < 3 else "", **style)
 
 
+def _legend(axes: Axes, columns: int, *, room: float = 0.3) -> None:
+    """A legend above the curves, with room made for it: a share of the axis, or decades of a logarithmic one."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * 10 ** (6 * room) if axes.get_yscale() == "log" else high + room * (high - low))
+    axes.legend(loc="upper center", ncols=columns, frameon=False, fontsize="small")
+
+
 def _accuracy(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     axes.set_title("accuracy and reward")
     _line(axes, rows, "rollout/accuracy", "training accuracy", color="C0")
@@ -61,7 +68,7 @@ def _accuracy(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     axes.plot(steps, values, color="C3", marker="o", label="held-out accuracy")
     low, high = axes.get_ylim()
     axes.set_ylim(min(0.0, low), max(1.0, high))
-    axes.legend(loc="best", frameon=False)
+    _legend(axes, 2, room=0.1)
 
 
 def _length(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
@@ -74,7 +81,7 @@ def _length(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     twin.set_ylim(0, 1)
     twin.set_ylabel("share cut at the limit", color="C3")
     twin.spines[["top"]].set_visible(False)
-    axes.legend(loc="best", frameon=False)
+    _legend(axes, 2, room=0.15)
 
 
 def _seconds(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
@@ -83,8 +90,8 @@ def _seconds(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     if names:
         heights = [[row.get(f"seconds/{name}", 0.0) for row in rows] for name in names]
         axes.stackplot([row["step"] for row in rows], heights, labels=names)
-        axes.legend(loc="lower left", ncols=3, frameon=True, framealpha=0.7)
-    axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0)
+        _legend(axes, 3)
 
 
 def _credit(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
@@ -99,7 +106,7 @@ def _credit(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     for name in ("min", "max"):
         _line(axes, rows, f"credit/{name}", name, color=GREY, linestyle=":")
     if steps:
-        axes.legend(loc="best", frameon=False)
+        _legend(axes, 4, room=0.15)
 
 
 def _update(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
@@ -110,7 +117,7 @@ def _update(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     names = ("update/grad_norm", "update/kl_nats", "mismatch/max_abs_nats")
     if any(value > 0 for name in names for value in series(rows, name)[1]):
         axes.set_yscale("log")
-        axes.legend(loc="best", frameon=False)
+        _legend(axes, 1)
 
 
 def _entropy(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
@@ -118,4 +125,4 @@ def _entropy(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     _line(axes, rows, "rollout/entropy_nats", "estimate from sampled tokens", color="C0")
     axes.set_ylim(bottom=0)
     if axes.get_lines():
-        axes.legend(loc="best", frameon=False)
+        _legend(axes, 1, room=0.15)

@@ -31,9 +31,22 @@ class HFExport(pl.Callback):
         weights = _full_weights(module.policy) if trainer.world_size > 1 else None
         if trainer.is_global_zero:
             with whole(Path(trainer.default_root_dir) / self.folder, "the export") as partial:
-                module.policy.save_pretrained(partial, state_dict=weights)
-                module.tokenizer.save_pretrained(partial)
+                _save(module.policy, module.tokenizer, partial, weights)
         trainer.strategy.barrier("export")
+
+
+def _save(policy: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None) -> None:
+    """Without the progress bar of `transformers`, which would write over ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        policy.save_pretrained(folder, state_dict=weights)
+        tokenizer.save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _full_weights(policy: Any) -> dict[str, Any]:
