@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from support.cli import SMALL, Invoke, shell
 
 TABLE = ("--data.source=Table", "--data.source.columns.question=question", "--data.source.columns.answer=answer")
@@ -52,7 +55,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     # Keys and classes that do not exist.
     "group": (flags("--modle.credit=Delta"), ["--modle.credit", "Did you mean --model.credit?"]),
     "option": (flags("--model.completion_per_prompt=4"), ["Did you mean --model.completions_per_prompt?"]),
-    "key in yaml": (config("model:\n  promts_per_step: 3\n"), ["model.promts_per_step", "Did you mean model.prompts_per_step?"]),
+    "key in yaml": (
+        config("model:\n  promts_per_step: 3\n"),
+        ["model.promts_per_step", "Did you mean model.prompts_per_step?"],
+    ),
     "part's option": (flags("--model.credit.refinement=2"), ["model.credit", "refinement", "Did you mean refinements?"]),
     "part's key in yaml": (
         config("model:\n  credit: {class_path: Delta, init_args: {hihg: 2}}\n"),
@@ -62,7 +68,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "nested option": (flags("--model.backbone.warm_start.targett=1"), ["model.backbone.warm_start", "Did you mean target?"]),
     "optimiser's option": (flags("--model.optimizer.lrr=1"), ["AdamW has no setting 'lrr'", "Did you mean lr?"]),
     "class": (flags("--model.credit=Detla"), ["unknown class 'Detla'", "Did you mean Delta?", "Uniform"]),
-    "class in yaml": (config("model:\n  loss: {class_path: ClipedSurrogate}\n"), ["model.loss", "Did you mean ClippedSurrogate?"]),
+    "class in yaml": (
+        config("model:\n  loss: {class_path: ClipedSurrogate}\n"),
+        ["model.loss", "Did you mean ClippedSurrogate?"],
+    ),
     "class in a list": (flags("--model.filters=[ZeroVarianc]"), ["model.filters", "Did you mean ZeroVariance?"]),
     "class of another seam": (
         flags("--model.credit=delta_lightning.losses.ClippedSurrogate"),
@@ -77,10 +86,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "not an integer": (flags("--model.prompts_per_step=many"), ["model.prompts_per_step: wanted an integer, got 'many'"]),
     "not a choice": (flags("--model.cache.dtype=int8"), ["model.cache.dtype", "bfloat16"]),
     "not a list": (flags("--model.filters=ZeroVariance"), ["model.filters: wanted a list"]),
-    "low above high": (flags("--model.credit.low=3"), ["credit.low: wanted at most credit.high (1.2), got 3.0", "Swap the two"]),
+    "low above high": (
+        flags("--model.credit.low=3"),
+        ["credit.low: wanted at most credit.high (1.2), got 3.0", "Swap the two"],
+    ),
     "group of one": (flags("--model.completions_per_prompt=1"), ["model.completions_per_prompt", "at least 2", "Raise it"]),
     "negative clip": (flags("--model.loss.clip_low=-1"), ["loss.clip_low", "got -1.0", "0.2"]),
-    "uneven updates": (flags("--model.prompts_per_step=5"), ["model.prompts_per_step", "a multiple of updates_per_step", "Try 6"]),
+    "uneven updates": (
+        flags("--model.prompts_per_step=5"),
+        ["model.prompts_per_step", "a multiple of updates_per_step", "Try 6"],
+    ),
     "temperature": (flags("--model.sampling.temperature=0"), ["model.sampling.temperature", "more than 0"]),
     "top_p": (flags("--model.sampling.top_p=1.5"), ["model.sampling.top_p", "(0, 1]"]),
     "learning rate": (flags("--model.optimizer.lr=-1"), ["model.optimizer", "Invalid learning rate: -1.0"]),
@@ -91,7 +106,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "autocast": (flags("--trainer.precision=bf16-mixed"), ["trainer.precision", "32-true"]),
     "fsdp": (flags("--trainer.strategy=fsdp"), ["trainer.strategy", "fsdp2", "Use ddp"]),
     "strategy": (flags("--trainer.strategy=ddpp"), ["trainer", "ddpp"]),
-    "linked": (flags("--trainer.accumulate_grad_batches=3"), ["trainer.accumulate_grad_batches", "Set model.micro_batches instead"]),
+    "linked": (
+        flags("--trainer.accumulate_grad_batches=3"),
+        ["trainer.accumulate_grad_batches", "Set model.micro_batches instead"],
+    ),
     # Files.
     "no config": (flags("--config=nowhere.yaml"), ["--config=nowhere.yaml", "nothing there"]),
     "broken yaml": (config("model:\n  credit: [\n"), ["bad.yaml", "line 3"]),
@@ -100,7 +118,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "malformed line": (table(GOOD_ROWS + '{"question": \n'), ["rows.jsonl", "41"]),
     "missing column": (table(GOOD_ROWS, "--data.source.columns.answer=anwser"), ["anwser", "answer"]),
     "empty data": (table(""), ["rows.jsonl"]),
-    "long prompt": (table(GOOD_ROWS, "--data.source.held_out_rows=8", "--data.max_prompt_tokens=4"), ["data.max_prompt_tokens", "4"]),
+    "long prompt": (
+        table(GOOD_ROWS, "--data.source.held_out_rows=8", "--data.max_prompt_tokens=4"),
+        ["data.max_prompt_tokens", "4"],
+    ),
     "no model": (flags("--model.backbone=Pretrained", "--model.backbone.path=/nowhere/model"), ["/nowhere/model"]),
     "no weights": (weightless_model, ["model", "weights"]),
     "no checkpoint": (flags("--ckpt_path=nowhere.ckpt"), ["--ckpt_path=nowhere.ckpt", "nothing there"]),
@@ -112,7 +133,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_refused(name: str, tmp_path: Path, invoke: Invoke, loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistake_is_refused(
+    name: str, tmp_path: Path, invoke: Invoke, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     make, wanted = MISTAKES[name]
     done = invoke(*make(tmp_path), small=name != "command")
@@ -144,20 +167,14 @@ def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = shell("fit", *SMALL, "--model.credit.low=3", cwd=tmp_path)
     refusal = time.perf_counter() - start
     start = time.perf_counter()
-    imported = shell_import(tmp_path)
+    imported = subprocess.run([sys.executable, "-c", "import lightning.pytorch.cli"], cwd=tmp_path, check=False).returncode
     ratio = refusal / (time.perf_counter() - start)
     print(f"refusal {refusal:.1f} s, {ratio:.2f} times the import of lightning.pytorch.cli")
     assert imported == 0
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: credit.low: wanted at most credit.high (1.2), got 3.0. Swap the two, or make them equal for uniform credit.\n"
+    assert done.stderr.startswith("error: credit.low: wanted at most credit.high (1.2), got 3.0. Swap the two")
+    assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def shell_import(cwd: Path) -> int:
-    import subprocess
-    import sys
-
-    return subprocess.run([sys.executable, "-c", "import lightning.pytorch.cli"], cwd=cwd, check=False).returncode
 
 
 def test_a_full_disk_is_named(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

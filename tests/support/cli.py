@@ -32,7 +32,7 @@ class Outcome:
 Invoke = Callable[..., Outcome]
 
 
-@pytest.fixture()
+@pytest.fixture
 def invoke(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
     """`invoke("--model.credit=Uniform")` runs `fit` on a tiny model in `tmp_path / "run"` with these arguments added."""
     monkeypatch.setattr(sys, "argv", ["delta-lightning"])
@@ -49,7 +49,7 @@ def invoke(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
     return run
 
 
-@pytest.fixture()
+@pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of backbones that were asked for a model; none of them loads one."""
     from delta_lightning.models.backbone import Backbone

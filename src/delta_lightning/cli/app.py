@@ -126,10 +126,11 @@ class DeltaCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and say what a class swap dropped."""
-        swap.take_dropped()
-        self.config = parser.parse_args(args)
-        for line in swap.take_dropped():
-            say(line)
+        try:
+            self.config = parser.parse_args(args)
+        finally:
+            for line in swap.take_dropped():
+                say(line)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint's hyper-parameters beat the shell; here the shell wins (see `before_fit`)."""
