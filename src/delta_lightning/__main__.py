@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,9 @@ def main(args: Sequence[str] | None = None) -> int:
         from delta_lightning.cli.plugins import listing
 
         return _say(listing())
+    # Before torch loads. Threads that spin at OpenMP barriers take the cores from the verifier processes and from everything
+    # else on the machine: with one busy neighbour on two cores a training step was five times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from delta_lightning.cli.app import run
 
     return run(given)
