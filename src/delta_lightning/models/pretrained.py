@@ -12,7 +12,7 @@ from delta_lightning.errors import ConfigError, require
 from delta_lightning.models.architecture import meta_model, read_architecture
 from delta_lightning.models.backbone import Backbone, LoadContext
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
@@ -112,7 +112,7 @@ class Pretrained(Backbone):
         folder = Path(self.path).expanduser()
         if folder.is_dir():
             return folder
-        if folder.exists() or not HUB_NAME.fullmatch(self.path) or set(self.path) <= {"."}:
+        if folder.exists() or not HUB_NAME.fullmatch(self.path):
             got = f"{self.path}, a file" if folder.exists() else f"{self.path}, which does not exist"
             remedy = "Check the path; a Hub name looks like Qwen/Qwen3-8B-Base."
             raise ConfigError("model path", wanted="a folder or a Hub name", got=got, remedy=remedy)

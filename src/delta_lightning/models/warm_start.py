@@ -18,7 +18,7 @@ from delta_lightning.errors import ConfigError, require
 from delta_lightning.models.backbone import Demonstration, LoadContext
 
 RECIPE = 1  # raise it whenever the same options would train a different model
-WINDOW = 6  # batches over which the probability is averaged
+WINDOW = 8  # batches over which the probability is averaged
 MAX_GRAD_NORM = 1.0
 EXAMPLES_REMEDY = "Use a source whose problems carry worked solutions, such as Arithmetic, or leave out warm_start."
 
@@ -40,8 +40,8 @@ class WarmStart:
     """
 
     target: float = 0.35
-    max_steps: int = 600
-    batch_size: int = 64
+    max_steps: int = 800
+    batch_size: int = 32
     lr: float = 2e-3
     ramp: int = 20
     cache: bool = True
@@ -80,7 +80,7 @@ def train(
     if not demonstrations:
         raise ConfigError("warm_start", wanted="at least 1 worked solution", got="0", remedy=EXAMPLES_REMEDY)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, options))
+    ramp = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / options.ramp))
     recent: deque[float] = deque(maxlen=WINDOW)
     batches = _batches(demonstrations, options, seed)
     step, reached = 0, 0.0
@@ -94,17 +94,12 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         optimizer.step()
-        schedule.step()
+        ramp.step()
         optimizer.zero_grad()
         step += 1
         context.tick(f"warm start (worked answers reproduced: {reached:.0%} of {options.target:.0%})", step, options.max_steps)
     model.eval()
     return WarmStartResult(steps=step, probability=reached)
-
-
-def _rate(step: int, options: WarmStart) -> float:
-    """Share of the learning rate at a batch: a linear rise, then a linear fall to 0 at `max_steps`."""
-    return min((step + 1) / options.ramp, (options.max_steps - step) / options.max_steps)
 
 
 def _batches(demonstrations: Sequence[Demonstration], options: WarmStart, seed: int) -> Iterator[list[Demonstration]]:

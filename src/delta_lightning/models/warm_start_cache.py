@@ -34,7 +34,7 @@ def warm_started(model: Any, architecture: Mapping[str, Any], options: WarmStart
     demonstrations = list(context.demonstrations())
     key = cache_key(architecture, options, demonstrations, seed=seed)
     folder = cache_root(options) / _digest(key)
-    if options.cache and folder.exists():
+    if options.cache and os.path.exists(folder):  # Path.exists raises where it may not look
         try:
             result = restore(model, folder, key)
         except CacheRejectedError as reason:
@@ -46,9 +46,8 @@ def warm_started(model: Any, architecture: Mapping[str, Any], options: WarmStart
     reached = train(model, demonstrations, options, context, seed=seed)
     seconds = time.monotonic() - started
     missed = "" if reached.probability >= options.target else f", short of the {options.target:.0%} wanted: raise max_steps"
-    context.say(
-        f"warm start: {reached.probability:.0%} of worked answers reproduced after {reached.steps} steps, {seconds:.0f} s{missed}"
-    )
+    share = f"{reached.probability:.0%} of worked answers reproduced"
+    context.say(f"warm start: {share} after {reached.steps} steps, {seconds:.0f} s{missed}")
     if options.cache:
         try:
             _keep(model, folder, key, asdict(reached))
@@ -127,9 +126,14 @@ def _manifest(folder: Path, key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keep(model: Any, folder: Path, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write weights and manifest beside the final place, then move them there in one rename."""
+    """Write weights and manifest beside the final place, then move them there in one rename.
+
+    Where another process (another rank) was first, its weights are taken instead, so that all have the same.
+    """
     from safetensors.torch import save
 
+    if _adopted(model, folder, key):
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     try:
@@ -138,24 +142,32 @@ def _keep(model: Any, folder: Path, key: Mapping[str, Any], result: Mapping[str,
         (scratch / WEIGHTS).write_bytes(blob)
         manifest = {"key": key, "files": {WEIGHTS: hashlib.sha256(blob).hexdigest()}, "result": result}
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        _move(scratch, folder)
+        _clear(folder)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not _adopted(model, folder, key):
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _move(scratch: Path, folder: Path) -> None:
-    """Rename `scratch` to `folder`, replacing what is there; another process may do the same at the same time."""
-    if folder.exists():
-        rejected = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-        try:
-            folder.rename(rejected / "rejected")
-        except FileNotFoundError:
-            pass  # the other process has moved it away already
-        finally:
-            shutil.rmtree(rejected, ignore_errors=True)
+def _adopted(model: Any, folder: Path, key: Mapping[str, Any]) -> bool:
     try:
-        scratch.rename(folder)
-    except OSError:
-        if not (folder / MANIFEST).is_file():
-            raise
-        # The other process was first. Its weights come from the same key.
+        restore(model, folder, key)
+    except CacheRejectedError:
+        return False
+    return True
+
+
+def _clear(folder: Path) -> None:
+    """Move a rejected folder away in one rename, then delete it; another process may do the same at the same time."""
+    if not folder.exists():
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+    try:
+        folder.rename(aside / "rejected")
+    except FileNotFoundError:
+        pass  # the other process has moved it away already
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
