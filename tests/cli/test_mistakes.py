@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,15 +159,7 @@ def test_now_is_refused_where_processes_are_launched_together(invoke: Invoke, mo
 
 
 def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """Exit code and time; the aim is twice the time of importing Lightning's command line, printed and not asserted."""
-    start = time.perf_counter()
     done = shell("fit", *SMALL, "--model.credit.low=3", cwd=tmp_path)
-    refusal = time.perf_counter() - start
-    start = time.perf_counter()
-    imported = subprocess.run([sys.executable, "-c", "import lightning.pytorch.cli"], cwd=tmp_path, check=False).returncode
-    ratio = refusal / (time.perf_counter() - start)
-    print(f"refusal {refusal:.1f} s, {ratio:.2f} times the import of lightning.pytorch.cli")
-    assert imported == 0
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: credit.low: wanted at most credit.high (1.2), got 3.0. Swap the two")
     assert done.stderr.count("\n") == 1

@@ -12,6 +12,7 @@ MEANINGLESS = (
     r"Checkpoint directory .* exists and is not empty.*",
     r".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",  # meant so
     r".*module\(s\) in eval mode at the start of training.*",  # meant so: old and new log-probabilities without dropout
+    r"It is recommended to use `self\.log\(.*sync_dist=True\)`.*",  # metrics are over all ranks before they are logged
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`.*",

@@ -1,0 +1,75 @@
+"""Errors of storage, whoever wrapped them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from delta_lightning.cli.failures import exit_code, hush_writers, rank, storage_message
+from delta_lightning.errors import ConfigError, RunError
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def wrapped(error: Exception) -> Exception:
+    try:
+        try:
+            raise error
+        except OSError as inner:
+            raise ValueError("you tried to log 0.0 which is currently not supported") from inner
+    except ValueError as outer:
+        return outer
+
+
+def test_a_full_disk_is_found_under_what_wrapped_it(tmp_path: Path) -> None:
+    message = storage_message(wrapped(FULL), tmp_path / "run" / "deep")
+    assert message is not None
+    assert (
+        message.startswith(f"could not write {tmp_path / 'run' / 'deep'}: the disk is full. ") and "MiB free there" in message
+    )
+
+
+@pytest.mark.parametrize(("number", "reason"), [(errno.EROFS, "read-only"), (errno.EACCES, "denied"), (errno.EDQUOT, "quota")])
+def test_the_reason_and_the_file_are_named(number: int, reason: str, tmp_path: Path) -> None:
+    message = storage_message(OSError(number, os.strerror(number), str(tmp_path / "f")), Path("elsewhere"))
+    assert message is not None and reason in message and str(tmp_path / "f") in message and "elsewhere" not in message
+
+
+def test_other_errors_are_not_about_storage() -> None:
+    assert storage_message(FileNotFoundError(errno.ENOENT, "gone"), Path()) is None
+    assert storage_message(ValueError("x"), Path()) is None
+
+
+def test_exit_codes() -> None:
+    assert exit_code(ConfigError("a", wanted="b", got="c", remedy="d")) == 2
+    assert exit_code(RunError("x")) == exit_code(FULL) == 1
+
+
+def test_rank_is_read_from_what_launchers_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert rank() == 0
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert rank() == 1
+    monkeypatch.setenv("RANK", "5")
+    assert rank() == 5
+
+
+def test_only_storage_errors_of_threads_are_hushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[BaseException | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_value))
+    hush_writers()
+
+    def fails(error: Exception) -> None:
+        raise error
+
+    bug = RuntimeError("bug")
+    for error in (FULL, bug):
+        thread = threading.Thread(target=fails, args=(error,))
+        thread.start()
+        thread.join()
+    assert seen == [bug]
