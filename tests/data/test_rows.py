@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from delta_lightning.data.rows import read_rows
@@ -40,9 +42,6 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
     file = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"q": ["a", "b"], "n": [1, 2], "unused": [None, None]}), file)
     assert [(row.where, dict(row.values)) for row in read_rows(file, ["q", "n"])] == [

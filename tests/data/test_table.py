@@ -216,7 +216,8 @@ def test_a_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_sources_is_light() -> None:
-    code = "import sys, delta_lightning.data; print([m for m in ('transformers', 'datasets', 'pyarrow', 'lightning') if m in sys.modules])"
+    heavy = ("transformers", "datasets", "pyarrow", "lightning")
+    code = f"import sys, delta_lightning.data; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -243,7 +244,7 @@ def test_gsm8k(delta_data: Path) -> None:
 @pytest.mark.data
 def test_math500(delta_data: Path) -> None:
     columns = {"question": "problem", "answer": "answer", "id": "unique_id", "solution": "solution"}
-    table = Table(path=str(delta_data / "math500"), train_file="test.jsonl", held_out_rows=100, columns=columns)
+    table = Table(path=str(delta_data / "math500"), held_out_rows=100, columns=columns)
     train, held_out = table.problems("train"), table.problems("held_out")
     assert (len(train), len(held_out)) == (400, 100)
     assert all(problem.solution and problem.id.startswith("test/") for problem in train)

@@ -31,7 +31,7 @@ def test_loss_and_probability_against_float64_numpy() -> None:
         logprobs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
         nll.append([-logprobs[len(prompt) + t - 1, token] for t, token in enumerate(answer)])
     loss, probability = _loss(model, batch)
-    assert float(loss) == pytest.approx(np.mean(nll[0] + nll[1]), rel=1e-5)
+    assert loss.item() == pytest.approx(np.mean(nll[0] + nll[1]), rel=1e-5)
     assert probability == pytest.approx(np.mean([np.exp(-sum(row)) for row in nll]), rel=1e-4)
 
 
@@ -70,7 +70,7 @@ def test_prompts_are_not_learnt() -> None:
     loss, _ = _loss(model, [((40, 41), (1,))])
     with torch.no_grad():
         expected = torch.log_softmax(model(torch.tensor([[40, 41]])).logits[0, -1], -1)[1]
-    assert float(loss) == pytest.approx(-float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(-expected.item(), rel=1e-5)
 
 
 def test_hash_follows_content_and_order() -> None:
