@@ -32,7 +32,8 @@ class Table(PromptSource):
         path: a .jsonl or .parquet file, or a folder of them.
         hub: name of a Hub data set, instead of a path.
         hub_config: configuration of the Hub data set, for example "main" for openai/gsm8k.
-        train_file: file names in the folder (a glob pattern such as "train*"); unused if `path` is a file. With `hub`, ignored.
+        train_file: file names in the folder, a glob pattern; None takes "train*", or the only data file that there is. Unused
+            if `path` is a file. With `hub`, ignored.
         held_out_file: file names, in the folder, of the held-out problems; None splits them off the training files.
         train_split: split of the Hub data set. held_out_split: its held-out split; None splits problems off.
         held_out_rows: problems to split off where no held-out file or split is named; at least 1.
@@ -49,7 +50,7 @@ class Table(PromptSource):
     path: str | None = None
     hub: str | None = None
     hub_config: str | None = None
-    train_file: str = "train*"
+    train_file: str | None = None
     held_out_file: str | None = None
     train_split: str = "train"
     held_out_split: str | None = None
@@ -151,7 +152,7 @@ class Table(PromptSource):
                 "data path", wanted="a file or folder", got=f"{path}, which does not exist", remedy="Check the path."
             )
         folder = path if path.is_dir() else path.parent
-        train = _matching(folder, self.train_file, "train_file") if path.is_dir() else [path]
+        train = self._training_files(folder) if path.is_dir() else [path]
         held_out = [] if self.held_out_file is None else _matching(folder, self.held_out_file, "held_out_file")
         shared = sorted(file.name for file in {*train} & {*held_out})
         if shared:
@@ -159,6 +160,12 @@ class Table(PromptSource):
             got = f"{', '.join(shared)} as both"
             raise ConfigError(f"data folder {folder}", wanted="different training and held-out files", got=got, remedy=remedy)
         return train, held_out
+
+    def _training_files(self, folder: Path) -> list[Path]:
+        only = [file for file in folder.iterdir() if file.is_file() and file.suffix in EXTENSIONS]
+        if self.train_file is None and len(only) == 1 and self.held_out_file is None:
+            return only
+        return _matching(folder, self.train_file or "train*", "train_file")
 
     def _wanted_columns(self) -> list[str]:
         return list(dict.fromkeys(self.columns.values()))

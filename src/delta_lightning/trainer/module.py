@@ -247,15 +247,16 @@ class PolicyModule(pl.LightningModule):
         tools = self.tools()
         self.progress.context("held out")
         params = self.held_out.sampling(self.plan.sampling)
-        with self.clock("evaluate"):
-            rollouts = collect(batch, tools, completions=self.held_out.completions, params=params, seed=self.plan.seed)
+        rollouts = collect(batch, tools, completions=self.held_out.completions, params=params, seed=self.plan.seed)
         stop_if_broken(rollouts, self.verdicts, tools.ranks)
         rollout_metrics(self.held_out_book, rollouts)
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics, exact over all ranks."""
         values = self.held_out_book.take(Ranks.current())
-        self.log_dict({f"held_out/{name.split('/')[-1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))})
+        kept = {f"held_out/{name.split('/')[-1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))}
+        kept["held_out/seconds"] = sum(self.clock.take().values())  # not part of the next rollout step
+        self.log_dict(kept)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Prompts stay as they are."""
