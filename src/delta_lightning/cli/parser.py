@@ -46,6 +46,8 @@ def delta_error(error: BaseException | None) -> DeltaError | None:
 def check_config_files(args: Sequence[str]) -> None:
     """Refuses a missing config file, one that is no YAML, and a key given twice. Raises `ConfigError`."""
     for given in _config_values(args):
+        if "://" in given:
+            continue  # read by fsspec
         path = Path(given)
         if not path.is_file():
             others = [str(other) for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
@@ -71,12 +73,12 @@ def _refuse_twins(node: Any, path: Path) -> None:
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if key.value in seen:
+            if str(key.value) in seen:
                 raise ConfigError(
-                    f"{path}: line {line}", wanted="each key once", got=f"'{key.value}', first on line {seen[key.value]}",
+                    f"{path}: line {line}", wanted="each key once", got=f"'{key.value}', first on line {seen[str(key.value)]}",
                     remedy="Remove one of the two: the later one would silently win.",
                 )  # fmt: skip
-            seen[key.value] = line
+            seen[str(key.value)] = line
             _refuse_twins(value, path)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
