@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,10 @@ Invoke = Callable[..., Outcome]
 def invoke(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
     """`invoke("--model.credit=Uniform")` runs `fit` on a tiny model in `tmp_path / "run"` with these arguments added."""
     monkeypatch.setattr(sys, "argv", ["delta-lightning"])
-    for name in ("LOCAL_RANK", "RANK", "DELTA_RUN_DIR", "DELTA_DEBUG", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("LOCAL_RANK", "RANK", "NODE_RANK", "DELTA_RUN_DIR", "DELTA_DEBUG", "SLURM_NTASKS"):
+        monkeypatch.setenv(name, "")  # so that what the run puts there is taken away again
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
 
     def run(*args: str, small: bool = True, command: str = "fit") -> Outcome:
         capfd.readouterr()
