@@ -14,6 +14,7 @@ import argparse
 import cProfile
 import io
 import json
+import os
 import pstats
 import statistics
 import sys
@@ -24,6 +25,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `delta-lightning` does, for all arms alike
 
 import lightning.pytorch as pl
 import torch
@@ -60,13 +63,13 @@ class Collect(pl.Callback):
         self.rows: list[Seconds] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started, self.cpu = time.perf_counter(), time.process_time()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        wall = time.perf_counter() - self.started
+        wall, cpu = time.perf_counter() - self.started, time.process_time() - self.cpu
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         phases = {name.split("/")[1]: value for name, value in values.items() if name.startswith("seconds/")}
-        self.rows.append({"step": wall, "tokens": values["rollout/completion_tokens"], **phases})
+        self.rows.append({"step": wall, "cpu": cpu, "tokens": values["rollout/completion_tokens"], **phases})
 
 
 def ours(credit: Any, steps: int, folder: str) -> list[Seconds]:
@@ -120,9 +123,10 @@ def trl(steps: int, folder: str) -> list[Seconds]:
             self.rows: list[Seconds] = []
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            # The first step's data, which TRL samples in `training_step`, comes after this hook: a rollout batch lies between two.
+            # The first step's data, which TRL samples in `training_step`, comes after this hook: a rollout batch lies
+            # between two.
             if state.global_step % UPDATES == 0:
-                self.started = time.perf_counter()
+                self.started, self.cpu = time.perf_counter(), time.process_time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step % UPDATES == 0:
@@ -130,7 +134,7 @@ def trl(steps: int, folder: str) -> list[Seconds]:
                 seconds.clear()
                 self.rows.append(
                     {
-                        "step": wall, "sample": done["sample"], "verify": done["verify"],
+                        "step": wall, "cpu": time.process_time() - self.cpu, "sample": done["sample"], "verify": done["verify"],
                         "score": done["rollout"] - done["sample"] - done["verify"], "update": wall - done["rollout"],
                         "tokens": statistics.fmean(trainer._metrics["train"]["completions/mean_length"][-1:]),
                     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 import pytest
-from support.models import EOS, NumberTokenizer, tiny_model
+import torch
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import SamplerContext, SamplerSession
 from delta_lightning.samplers import HFSampler
 from delta_lightning.types import Completion, Prompt, SamplingParams
+from support.models import EOS, NumberTokenizer, tiny_model
 
 
 def open_session(model: object, **options: int) -> SamplerSession:
@@ -18,11 +18,14 @@ def open_session(model: object, **options: int) -> SamplerSession:
 
 def prompts(lengths: list[int]) -> list[Prompt]:
     return [
-        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + k % 6 for k in range(n)), source="test", reference={}) for i, n in enumerate(lengths)
+        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + k % 6 for k in range(n)), source="test", reference={})
+        for i, n in enumerate(lengths)
     ]
 
 
-def sample(session: SamplerSession, given: list[Prompt], group: int, seed: int = 0, **params: float) -> dict[tuple[str, int], Completion]:
+def sample(
+    session: SamplerSession, given: list[Prompt], group: int, seed: int = 0, **params: float
+) -> dict[tuple[str, int], Completion]:
     options = SamplingParams(**({"max_new_tokens": 12} | params))
     done = list(session.generate(given, num_completions=group, params=options, seed=seed))
     result = {(c.prompt_id, c.sample_index): c for c in done}

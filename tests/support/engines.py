@@ -6,11 +6,11 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import torch
-from support.models import EOS
 
 from delta_lightning.functional.random import stable_hash
 from delta_lightning.interfaces import SamplerSession
 from delta_lightning.types import Completion, Prompt, SamplingParams, Status, SyncReceipt, Verdict
+from support.models import EOS
 
 
 class ScriptedSession(SamplerSession):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from support.engines import InlineJudge, ScriptedSession, parity
 
 from delta_lightning.advantages import GroupStandardised
 from delta_lightning.corrections import NoCorrection
@@ -23,6 +22,7 @@ from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy
 from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss
 from delta_lightning.trainer.view import HiddenCache
 from delta_lightning.types import Prompt, SamplingParams
+from support.engines import InlineJudge, ScriptedSession, parity
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A Lightning run with the hooks, counters and loader of the real one, but a model of four numbers: a run takes milliseconds."""
+"""A Lightning run with the hooks, counters and loader of the real one, but a model of four numbers."""
 
 from __future__ import annotations
 

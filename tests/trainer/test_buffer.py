@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.models import tiny_model
-from support.steps import StepSetup, make_buffer
 
 from delta_lightning.trainer.buffer import Buffer
 from delta_lightning.types import TensorStruct
+from support.models import tiny_model
+from support.steps import StepSetup, make_buffer
 
 
 def assert_equal(a: Any, b: Any) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from support.toy_run import MICRO, UPDATES, ToyData, ToyModule, toy_trainer
 
 from delta_lightning.trainer.callbacks import GracefulStop, RolloutCheckpoint, RunReport
 from delta_lightning.trainer.callbacks.graceful_stop import resume_command
+from support.toy_run import MICRO, UPDATES, ToyData, ToyModule, toy_trainer
 
 STEPS = 4
 
@@ -90,7 +90,8 @@ def test_the_stop_falls_where_it_should(tmp_path: Path) -> None:
     """At once in sampling, after the optimiser step in updates, and never in the middle of its micro-batches."""
     for where, name, step in (
         (("sample", 2, 0), "step-2.ckpt", 4), (("train", 1, 0), "step-1-update-1.ckpt", 3),
-        (("train", 1, 1), "step-1-update-1.ckpt", 3), (("train", 1, 2), "step-2.ckpt", 4), (("validate", 1, 0), "step-2.ckpt", 4),
+        (("train", 1, 1), "step-1-update-1.ckpt", 3), (("train", 1, 2), "step-2.ckpt", 4),
+        (("validate", 1, 0), "step-2.ckpt", 4),
     ):  # fmt: skip
         module, folder = ToyModule(stop_at(where)), tmp_path / "-".join(map(str, where))
         with pytest.raises(SystemExit):

@@ -6,10 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from support.engines import parity
-from support.models import tiny_model
-from support.steps import StepSetup, by_sequence, gradients, make_buffer
-from support.world import run_ranks
 
 from delta_lightning.credit import Delta, Uniform
 from delta_lightning.errors import RunError
@@ -18,6 +14,10 @@ from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.rollouts import VerdictPolicy
 from delta_lightning.trainer.view import HiddenCache
 from delta_lightning.types import Completion, Prompt, Status, Verdict
+from support.engines import parity
+from support.models import tiny_model
+from support.steps import StepSetup, by_sequence, gradients, make_buffer
+from support.world import run_ranks
 
 F32, F64 = torch.float32, torch.float64
 CUTS = {
@@ -29,7 +29,9 @@ CUTS = {
 }
 
 
-def outcome(family: str, dtype: torch.dtype, **changes: object) -> tuple[dict[int, list[float]], list[dict[str, torch.Tensor]], list[float]]:
+def outcome(
+    family: str, dtype: torch.dtype, **changes: object
+) -> tuple[dict[int, list[float]], list[dict[str, torch.Tensor]], list[float]]:
     torch.set_num_threads(1)
     setup = dataclasses.replace(StepSetup(), **changes)
     model = tiny_model(family, dtype=dtype)
@@ -125,7 +127,7 @@ def test_all_equal_rewards_give_a_loss_of_zero_and_no_nan() -> None:
 
 
 def sometimes_broken(prompt: Prompt, completion: Completion) -> Verdict:
-    broken = completion.sample_index == 0 or prompt.id == "p1" and completion.sample_index < 3
+    broken = completion.sample_index == 0 or (prompt.id == "p1" and completion.sample_index < 3)
     return Verdict(status=Status.ERROR, reward=5.0, reason="disk gone") if broken else parity(prompt, completion)
 
 

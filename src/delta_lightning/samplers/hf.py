@@ -1,4 +1,4 @@
-"""Sampling from the training model itself: batched generation with a key-value cache, nothing installed besides transformers."""
+"""Sampling from the training model itself: batched generation with a key-value cache, nothing to install."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def mini_batch_of(group: int, *, num_groups: int, updates: int) -> int:
@@ -38,8 +39,7 @@ def micro_batches(lengths: Sequence[int], count: int) -> list[list[int]]:
         else:
             low = middle + 1
     runs = _runs(ordered, low)
-    starts = [0, *runs]
-    parts = [order[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [order[a:b] for a, b in pairwise([0, *runs])]
     return parts + [[] for _ in range(count - len(parts))]
 
 
@@ -60,4 +60,3 @@ def slices(parts: Sequence[Sequence[int]]) -> list[slice]:
         result.append(slice(ends, ends + len(part)))
         ends += len(part)
     return result
-

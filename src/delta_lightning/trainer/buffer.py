@@ -94,7 +94,7 @@ def totals_of(experience: Experience, micro: Sequence[slice], *, per_update: int
         part = slice(micro[first].start, micro[first + per_update - 1].stop)
         mask = mask_BT[part]
         trained = mask.any(1)
-        groups = experience.batch.group_ids_B[part][trained].unique()
+        groups = torch.unique(experience.batch.group_ids_B[part][trained])
         credit = (experience.credit.scale_BT[part].double() * mask).sum()
         rows.append([float(mask.sum()), float(trained.sum()), float(len(groups)), float(credit)])
     summed = ranks.all_sum(torch.tensor(rows, dtype=torch.float64, device=mask_BT.device))

@@ -37,7 +37,9 @@ def check_model_config(parts: Parts, plan: Plan, *, max_grad_norm: float) -> Non
     """Refuses sizes and parts that contradict each other. Raises `ConfigError`."""
     _check_sizes(parts, plan)
     _check_sampling(plan.sampling)
-    require(max_grad_norm >= 0, "model.max_grad_norm", wanted="0 (no clipping) or more", got=max_grad_norm, remedy="1.0 is usual.")
+    require(
+        max_grad_norm >= 0, "model.max_grad_norm", wanted="0 (no clipping) or more", got=max_grad_norm, remedy="1.0 is usual."
+    )
     if parts.loss.erases_token_credit() and parts.credit.token_level():
         raise ConfigError(
             "model.credit", wanted=f"sequence-level credit, since {type(parts.loss).__name__} keeps only a sequence's mean",

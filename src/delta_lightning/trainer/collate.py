@@ -102,6 +102,6 @@ def masked(batch: RolloutBatch, keep_B: torch.Tensor) -> RolloutBatch:
 def filtered(batch: RolloutBatch, filters: Sequence[RolloutFilter]) -> RolloutBatch:
     """Each filter in turn: groups that it does not keep leave the batch, then it shrinks the mask."""
     for one in filters:
-        _, group_of_row = batch.group_ids_B.unique(return_inverse=True)
+        _, group_of_row = torch.unique(batch.group_ids_B, return_inverse=True)
         batch = one.apply(masked(batch, one.keep_groups(batch)[group_of_row]))
     return batch

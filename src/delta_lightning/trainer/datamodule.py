@@ -54,7 +54,9 @@ class PromptData(pl.LightningDataModule):
         self.loader: RolloutLoader | None = None
         self._permutation: tuple[tuple[int, int, int] | None, list[int]] = (None, [])
         check_template(template)
-        require(max_prompt_tokens >= 1, "data.max_prompt_tokens", wanted="at least 1", got=max_prompt_tokens, remedy="Raise it.")
+        require(
+            max_prompt_tokens >= 1, "data.max_prompt_tokens", wanted="at least 1", got=max_prompt_tokens, remedy="Raise it."
+        )
         require(held_out_prompts >= 1, "data.held_out_prompts", wanted="at least 1", got=held_out_prompts, remedy="Raise it.")
 
     def prepare(self, tokenizer: Any, verifier: Verifier, progress: Progress) -> None:

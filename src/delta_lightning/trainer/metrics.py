@@ -63,7 +63,7 @@ class MetricBook:
         self.__init__()  # type: ignore[misc]
         totals: dict[str, list[float]] = {}
         values: dict[str, float] = {}
-        for ratios, maxima, minima in parts:  # type: ignore[misc]
+        for ratios, maxima, minima in parts:
             for name, pair in ratios.items():
                 totals[name] = [a + b for a, b in zip(totals.get(name, [0.0, 0.0]), pair, strict=True)]
             values |= {name: max(values.get(name, value), value) for name, value in maxima.items()}

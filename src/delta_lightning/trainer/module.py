@@ -205,13 +205,17 @@ class PolicyModule(pl.LightningModule):
         observe_update(self.update_book, batch.experience, scores, dict(self.parts.loss.metrics(batch.experience, scores)))
         return loss * Ranks.current().size * self.trainer.accumulate_grad_batches
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
         """Clip by the global norm; a norm that is not finite stops the run before it harms the weights."""
         limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         if not bool(torch.isfinite(norm)):
-            raise RunError(f"the gradient norm is {float(norm)} at optimiser step {self.trainer.global_step}; no update was made")
+            raise RunError(
+                f"the gradient norm is {float(norm)} at optimiser step {self.trainer.global_step}; no update was made"
+            )
         self.update_book.add("update/grad_norm", norm)
 
     def on_train_batch_end(self, outputs: Any, batch: MicroBatch, batch_idx: int) -> None:

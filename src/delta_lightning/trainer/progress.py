@@ -84,7 +84,7 @@ class PhaseClock:
         try:
             yield
         finally:
-            if torch.cuda.is_available() and torch.cuda.is_initialized():
+            if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.add(phase, time.perf_counter() - start)
 

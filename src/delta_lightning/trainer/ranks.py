@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ class Ranks:
         dist.all_gather(parts, padded)
         return [part[:length] for part, length in zip(parts, lengths.tolist(), strict=True)]
 
-    def all_objects(self, value: object) -> list[object]:
+    def all_objects(self, value: Item) -> list[Item]:
         """One picklable object per rank, on every rank."""
         if self.size == 1:
             return [value]
-        parts: list[object] = [None] * self.size
+        parts: list[Item] = [value] * self.size
         dist.all_gather_object(parts, value)
         return parts

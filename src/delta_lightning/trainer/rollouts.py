@@ -34,7 +34,8 @@ class VerdictPolicy:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        require(0 <= self.max_error_share <= 1, "verdicts.max_error_share", wanted="a share in [0, 1]", got=self.max_error_share,
+        share = self.max_error_share
+        require(0 <= share <= 1, "verdicts.max_error_share", wanted="a share in [0, 1]", got=share,
                 remedy="0 stops at the first error, 1 never stops.")  # fmt: skip
         require(self.timeout_seconds > 0, "verdicts.timeout_seconds", wanted="more than 0 seconds", got=self.timeout_seconds,
                 remedy="10 suits mathematics.")  # fmt: skip
@@ -99,10 +100,10 @@ def stop_if_broken(rollouts: Sequence[tuple[int, Rollout]], policy: VerdictPolic
     errors = [rollout for _, rollout in rollouts if rollout.verdict.status is Status.ERROR]
     causes = [f"{r.prompt.id}: {r.verdict.reason}" for r in errors[:5]]
     everywhere = ranks.all_objects((len(errors), len(rollouts), causes))
-    failed = sum(part[0] for part in everywhere)  # type: ignore[index]
-    total = sum(part[1] for part in everywhere)  # type: ignore[index]
+    failed = sum(part[0] for part in everywhere)
+    total = sum(part[1] for part in everywhere)
     if failed > policy.max_error_share * total:
-        first = "; ".join([cause for part in everywhere for cause in part[2]][:5])  # type: ignore[index]
+        first = "; ".join([cause for part in everywhere for cause in part[2]][:5])
         raise RunError(
             f"the verifier failed on {failed} of {total} completions, more than model.verdicts.max_error_share "
             f"({policy.max_error_share:g}) allows. First causes: {first}"

@@ -66,10 +66,18 @@ class Plan:
 
 
 def make_experience(
-    step: int, prompts: Sequence[tuple[int, Prompt]], parts: Parts, plan: Plan, scorer: Scorer, tools: RolloutTools, book: MetricBook
+    step: int,
+    prompts: Sequence[tuple[int, Prompt]],
+    parts: Parts,
+    plan: Plan,
+    scorer: Scorer,
+    tools: RolloutTools,
+    book: MetricBook,
 ) -> Buffer:
     """Prompts of this rank -> credited micro-batches, all under theta_old. `prompts` are (group id, prompt)."""
-    rollouts = collect(prompts, tools, completions=plan.completions, params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout"))
+    rollouts = collect(
+        prompts, tools, completions=plan.completions, params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout")
+    )
     stop_if_broken(rollouts, tools.policy, tools.ranks)
     rollout_metrics(book, rollouts)
 

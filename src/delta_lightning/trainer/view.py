@@ -34,7 +34,9 @@ class HiddenCache:
     device: Literal["model", "host"] = "model"
 
     def __post_init__(self) -> None:
-        require(self.budget_gib >= 0, "cache.budget_gib", wanted="at least 0", got=self.budget_gib, remedy="0 always recomputes.")
+        require(
+            self.budget_gib >= 0, "cache.budget_gib", wanted="at least 0", got=self.budget_gib, remedy="0 always recomputes."
+        )
 
     def store(self, hidden_ND: Tensor) -> Tensor:
         """The hidden states as they are kept."""
