@@ -72,9 +72,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "class in a list": (flags("--model.filters=[ZeroVarianc]"), ["model.filters", "Did you mean ZeroVariance?"]),
     "class of another seam": (
         flags("--model.credit=delta_lightning.losses.ClippedSurrogate"),
-        ["model.credit", "is of another kind", "Known: Delta, Uniform"],
+        ["model.credit", "is of another kind", "Known: ", "Delta, ", "Uniform"],
     ),
-    "seam itself": (flags("--model.credit=CreditAssigner"), ["CreditAssigner is the abstract class", "Known: Delta, Uniform"]),
+    "seam itself": (
+        flags("--model.credit=CreditAssigner"),
+        ["CreditAssigner is the abstract class", "Known: ", "Delta, ", "Uniform"],
+    ),
     "class that cannot be imported": (flags("--model.credit=no.such.Class"), ["cannot import no.such.Class"]),
     "class that may not be named": (flags("--model.credit=os.system"), ["os.system is not a part"]),
     "optimiser": (flags("--model.optimizer=AdmaW"), ["model.optimizer", "Did you mean AdamW?"]),
