@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_bat
 from delta_lightning.trainer.view import HiddenCache
 from delta_lightning.types import Prompt, SamplingParams
 from support.engines import InlineJudge, ScriptedSession, parity
+from support.models import tiny_model
 
 
 @dataclass
@@ -91,3 +92,14 @@ def by_sequence(buffer: Buffer) -> dict[int, list[float]]:
     """Credit of each sequence's trained tokens, by global sequence id."""
     batch, scale = buffer.experience.batch, buffer.experience.credit.scale_BT
     return {int(s): scale[row][batch.loss_mask_BT[row]].tolist() for row, s in enumerate(batch.sequence_ids_B)}
+
+
+def outcome(
+    family: str, dtype: torch.dtype, **changes: object
+) -> tuple[dict[int, list[float]], list[dict[str, torch.Tensor]], list[float]]:
+    """Credit by sequence, gradient and loss of each optimiser step, on this rank of those that there are."""
+    torch.set_num_threads(1)
+    setup = replace(StepSetup(), **changes)
+    model = tiny_model(family, dtype=dtype)
+    buffer = make_buffer(model, setup)
+    return by_sequence(buffer), *gradients(model, buffer, setup)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -16,7 +14,7 @@ from delta_lightning.trainer.view import HiddenCache
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from support.engines import parity
 from support.models import tiny_model
-from support.steps import StepSetup, by_sequence, gradients, make_buffer
+from support.steps import StepSetup, by_sequence, gradients, make_buffer, outcome
 from support.world import run_ranks
 
 F32, F64 = torch.float32, torch.float64
@@ -27,16 +25,6 @@ CUTS = {
     "head in small chunks": {"head_budget": 4 * 64 * 3},
     "no cache": {"cache": HiddenCache(budget_gib=0)},
 }
-
-
-def outcome(
-    family: str, dtype: torch.dtype, **changes: object
-) -> tuple[dict[int, list[float]], list[dict[str, torch.Tensor]], list[float]]:
-    torch.set_num_threads(1)
-    setup = dataclasses.replace(StepSetup(), **changes)
-    model = tiny_model(family, dtype=dtype)
-    buffer = make_buffer(model, setup)
-    return by_sequence(buffer), *gradients(model, buffer, setup)
 
 
 def assert_same(got: object, want: object, dtype: torch.dtype) -> None:
