@@ -1,7 +1,8 @@
 """Seconds of one rollout step, beside TRL's GRPOTrainer doing the same work in the same process.
 
 32 prompts x 16 completions of up to 64 new tokens and four updates of 128 sequences, on a Qwen3 of about 0.8 M parameters with
-random weights, float32, 2 threads. The arms take turns; the first rollout step of every turn is left out.
+random weights, float32, 2 threads. The arms take turns; the first rollout step of every turn is left out, and so are steps
+beside which other processes kept the machine busy.
 
     pip install -e '.[bench]'
     python benchmarks/step/run.py                    # writes benchmarks/step/results.json
@@ -54,6 +55,23 @@ LEARNING_RATE = 1e-6
 MODEL = Tiny(layers=4, context=128)
 
 Seconds = dict[str, float]
+QUIET = 0.1  # cores: a rollout step beside which other processes used more than this is not counted
+
+
+class Stopwatch:
+    """Wall-clock, own processor seconds, and the cores that other processes of the machine used meanwhile (Linux)."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    def read(self) -> Seconds:
+        wall, own, all_ = (now - then for now, then in zip(self._now(), self.start, strict=True))
+        return {"step": wall, "cpu": own, "others": max(0.0, (all_ - own) / wall)}
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        user, nice, system = (int(word) for word in Path("/proc/stat").read_text().split()[1:4])
+        return time.perf_counter(), time.process_time(), (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 class Collect(pl.Callback):
@@ -63,13 +81,13 @@ class Collect(pl.Callback):
         self.rows: list[Seconds] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started, self.cpu = time.perf_counter(), time.process_time()
+        self.watch = Stopwatch()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        wall, cpu = time.perf_counter() - self.started, time.process_time() - self.cpu
+        total = self.watch.read()
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         phases = {name.split("/")[1]: value for name, value in values.items() if name.startswith("seconds/")}
-        self.rows.append({"step": wall, "cpu": cpu, "tokens": values["rollout/completion_tokens"], **phases})
+        self.rows.append(total | {"tokens": values["rollout/completion_tokens"], **phases})
 
 
 def ours(credit: Any, steps: int, folder: str) -> list[Seconds]:
@@ -126,16 +144,16 @@ def trl(steps: int, folder: str) -> list[Seconds]:
             # The first step's data, which TRL samples in `training_step`, comes after this hook: a rollout batch lies
             # between two.
             if state.global_step % UPDATES == 0:
-                self.started, self.cpu = time.perf_counter(), time.process_time()
+                self.watch = Stopwatch()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step % UPDATES == 0:
-                wall, done = time.perf_counter() - self.started, dict(seconds)
+                total, done = self.watch.read(), dict(seconds)
                 seconds.clear()
                 self.rows.append(
-                    {
-                        "step": wall, "cpu": time.process_time() - self.cpu, "sample": done["sample"], "verify": done["verify"],
-                        "score": done["rollout"] - done["sample"] - done["verify"], "update": wall - done["rollout"],
+                    total | {
+                        "sample": done["sample"], "verify": done["verify"],
+                        "score": done["rollout"] - done["sample"] - done["verify"], "update": total["step"] - done["rollout"],
                         "tokens": statistics.fmean(trainer._metrics["train"]["completions/mean_length"][-1:]),
                     }
                 )  # fmt: skip
@@ -166,13 +184,18 @@ ARMS: dict[str, Callable[[int, str], list[Seconds]]] = {
 }
 
 
+def quiet(rows: list[Seconds]) -> list[Seconds]:
+    return [row for row in rows if row["others"] <= QUIET]
+
+
 def medians(rows: list[Seconds]) -> Seconds:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--turns", type=int, default=5, help="turns of each arm")
+    arguments.add_argument("--quiet", type=int, default=8, help="quiet rollout steps wanted of each arm")
+    arguments.add_argument("--turns", type=int, default=40, help="most turns of each arm")
     arguments.add_argument("--steps", type=int, default=3, help="rollout steps of a turn; the first is left out")
     arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     arguments.add_argument("--profile", choices=list(ARMS), help="print where the time of one arm goes, by function, and stop")
@@ -188,11 +211,15 @@ def main() -> None:
         for arm in options.arms:
             with tempfile.TemporaryDirectory() as folder:
                 rows[arm] += ARMS[arm](options.steps, folder)[1:]
-            print(f"turn {turn + 1}/{options.turns}  {arm}: {rows[arm][-1]['step']:.2f} s", flush=True)
+            last = rows[arm][-1]
+            print(f"turn {turn + 1}  {arm}: {last['step']:.2f} s, others used {last['others']:.2f} cores", flush=True)
+        if all(len(quiet(rows[arm])) >= options.quiet for arm in rows):
+            break
     result = {
         "work": {"prompts": PROMPTS, "completions": GROUP, "max_new_tokens": TOKENS, "updates": UPDATES,
                  "parameters": sum(p.numel() for p in MODEL.load(LoadContext()).parameters())},
-        "median": {arm: medians(rows[arm]) for arm in rows},
+        "quiet_steps": {arm: len(quiet(rows[arm])) for arm in rows},
+        "median": {arm: medians(quiet(rows[arm])) for arm in rows if quiet(rows[arm])},
         "rows": rows,
         "provenance": provenance(seeds={"seed": SEED}, packages=("trl",)),
     }  # fmt: skip

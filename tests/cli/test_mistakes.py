@@ -83,6 +83,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "optimiser": (flags("--model.optimizer=AdmaW"), ["model.optimizer", "Did you mean AdamW?"]),
     "command": (lambda tmp_path: ["fitt"], ["unknown command fitt", "Did you mean fit?"]),
     # Values.
+    "answers longer than the model reads": (
+        flags("--model.sampling.max_new_tokens=2000"),
+        ["model.sampling.max_new_tokens", "wanted at most 1", "the longest prompt has", "got 2000", "Lower it"],
+    ),
+    "more prompts than there are": (
+        flags("--model.prompts_per_step=10000"),
+        ["model.prompts_per_step", "the number of training prompts", "got 10000"],
+    ),
     "not an integer": (flags("--model.prompts_per_step=many"), ["model.prompts_per_step: wanted an integer, got 'many'"]),
     "not a choice": (flags("--model.cache.dtype=int8"), ["model.cache.dtype", "bfloat16"]),
     "not a list": (flags("--model.filters=ZeroVariance"), ["model.filters: wanted a list"]),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.checks import check_data
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.trainer.progress import Progress
@@ -67,3 +68,4 @@ def check_inputs(module: PolicyModule, data: PromptData, *, rank: int) -> None:
     module.progress = Progress.for_rank(rank)
     module.tokenizer = module.backbone.tokenizer()
     data.prepare(module.tokenizer, module.verifier, module.progress)
+    check_data(data, module.plan, module.backbone.context_length())

@@ -56,6 +56,10 @@ class Backbone(ABC):
     def tokenizer(self) -> Any:
         """The tokenizer, a `transformers` one, with an end-of-sequence token."""
 
+    def context_length(self) -> int | None:
+        """Longest sequence, prompt and completion, tokens; None if it is not known before loading."""
+        return None
+
     @abstractmethod
     def load(self, context: LoadContext) -> Any:
         """The model, on the CPU and in evaluation mode; float32 unless the options say otherwise."""

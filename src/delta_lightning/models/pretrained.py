@@ -75,6 +75,14 @@ class Pretrained(Backbone):
             )
         return tokenizer
 
+    def context_length(self) -> int | None:
+        """`max_position_embeddings` of the folder's config.json; None for a Hub name."""
+        folder = self._folder()
+        if folder is None:
+            return None
+        length = json.loads((folder / "config.json").read_bytes()).get("max_position_embeddings")
+        return length if isinstance(length, int) else None
+
     def load(self, context: LoadContext) -> Any:
         """The model with its weights, in evaluation mode. Raises `ConfigError` if it cannot be had."""
         import torch

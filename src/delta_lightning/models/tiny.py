@@ -69,6 +69,10 @@ class Tiny(Backbone):
     def check(self) -> None:
         """Nothing to refuse: the ranges were checked when it was built."""
 
+    def context_length(self) -> int:
+        """Tokens of prompt and completion together."""
+        return self.context
+
     def tokenizer(self) -> Any:
         """A tokenizer of bytes."""
         return byte_tokenizer()

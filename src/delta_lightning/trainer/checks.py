@@ -9,6 +9,7 @@ from delta_lightning.errors import ConfigError, require
 from delta_lightning.types import Need, SamplingParams
 
 if TYPE_CHECKING:
+    from delta_lightning.trainer.datamodule import PromptData
     from delta_lightning.trainer.step import Parts, Plan
 
 
@@ -51,6 +52,18 @@ def check_model_config(parts: Parts, plan: Plan, *, max_grad_norm: float) -> Non
             "model", wanted="parts that need no reference policy", got="a part that needs one",
             remedy="Leave KL penalties to a reference out: this version loads no reference policy.",
         )  # fmt: skip
+
+
+def check_data(data: PromptData, plan: Plan, context: int | None) -> None:
+    """Refuses too few prompts for a step, and prompts that leave no room for a completion. Raises `ConfigError`."""
+    size, wanted = len(data.train_prompts), plan.cut.num_groups
+    require(size >= wanted, "model.prompts_per_step", wanted=f"at most {size}, the number of training prompts", got=wanted,
+            remedy="Lower it, or give more data.")  # fmt: skip
+    longest = max(len(prompt.token_ids) for prompt in [*data.train_prompts, *data.validation_prompts])
+    room, new = (context or longest + plan.sampling.max_new_tokens) - longest, plan.sampling.max_new_tokens
+    require(new <= room, "model.sampling.max_new_tokens", got=new,
+            wanted=f"at most {room}: the model reads {context} tokens and the longest prompt has {longest}",
+            remedy="Lower it, or lower data.max_prompt_tokens, or raise the model's context.")  # fmt: skip
 
 
 def _check_sizes(parts: Parts, plan: Plan) -> None:

@@ -98,8 +98,6 @@ class PromptData(pl.LightningDataModule):
         A pass over the data ends with its last full step, so that no prompt stands twice in one step.
         """
         size = len(self.train_prompts)
-        require(size >= count, "model.prompts_per_step", wanted=f"at most {size}, the number of training prompts", got=count,
-                remedy="Lower it, or give more data.")  # fmt: skip
         passes, within = divmod(step, size // count)
         order = self._order(passes, size, seed) if self.shuffle else range(size)
         chosen = order[within * count : (within + 1) * count]

@@ -28,7 +28,7 @@ from delta_lightning.interfaces import (
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
-from delta_lightning.trainer.checks import HeldOut, check_model_config
+from delta_lightning.trainer.checks import HeldOut, check_data, check_model_config
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.loader import RolloutLoader
@@ -123,8 +123,8 @@ class PolicyModule(pl.LightningModule):
         self.progress = self.progress if self.progress.active else Progress.for_rank(self.global_rank)
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
+        check_data(self.data, self.plan, self.backbone.context_length())
         if stage == "fit":
-            self.data.groups(0, self.plan.cut.num_groups, seed=self.plan.seed, ranks=Ranks())  # refuses too few prompts
             self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
 
     def configure_model(self) -> None:
