@@ -1,0 +1,89 @@
+"""A run that stops anywhere and goes on ends bitwise like one that never stopped; two ranks end where one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from delta_lightning.advantages import GroupStandardised
+from delta_lightning.corrections import NoCorrection
+from delta_lightning.credit import Delta
+from delta_lightning.data.arithmetic import Arithmetic
+from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
+from delta_lightning.models.tiny import Tiny
+from delta_lightning.samplers import HFSampler
+from delta_lightning.trainer.datamodule import PromptData
+from delta_lightning.trainer.module import PolicyModule
+from delta_lightning.types import SamplingParams
+from support.odd import OddSum
+from support.world import run_ranks
+
+STEPS, UPDATES = 3, 2
+
+
+def build() -> tuple[PolicyModule, PromptData]:
+    module = PolicyModule(
+        backbone=Tiny(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=32, seed=0), sampler=HFSampler(),
+        verifier=OddSum(), advantage=GroupStandardised(), credit=Delta(), loss=ClippedSurrogate(), weighting=Constant(),
+        reduction=TokenMean(), correction=NoCorrection(), optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.5, 1.0, 5),
+        sampling=SamplingParams(max_new_tokens=8),
+        prompts_per_step=8, completions_per_prompt=4, updates_per_step=UPDATES, micro_batches=2,
+    )  # fmt: skip
+    return module, PromptData(source=Arithmetic(num_train=20, num_held_out=4))
+
+
+def fit(folder: Path | None = None, checkpoint: Path | None = None, **changes: object) -> dict[str, torch.Tensor]:
+    """Parameters after the run."""
+    torch.set_num_threads(1)
+    module, data = build()
+    saves = [ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)] if folder else []
+    options: dict[str, object] = {
+        "accelerator": "cpu", "devices": 1, "max_epochs": STEPS, "accumulate_grad_batches": 2, "logger": False,
+        "callbacks": saves,
+        "enable_checkpointing": bool(folder), "enable_progress_bar": False, "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    } | changes  # fmt: skip
+    trainer = pl.Trainer(**options)  # type: ignore[arg-type]
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint)
+    finally:
+        module.close()
+    assert trainer.global_step == STEPS * UPDATES
+    return {name: value.clone() for name, value in module.policy.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return fit(folder), folder
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@pytest.mark.parametrize("stop", range(1, STEPS * UPDATES))
+def test_resume_is_bitwise(uninterrupted: tuple[dict[str, torch.Tensor], Path], stop: int) -> None:
+    want, folder = uninterrupted
+    got = fit(checkpoint=folder / f"step={stop}.ckpt")
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_the_run_trains(uninterrupted: tuple[dict[str, torch.Tensor], Path]) -> None:
+    from delta_lightning.models.backbone import LoadContext
+
+    start = build()[0].backbone.load(LoadContext()).state_dict()
+    assert all(not torch.equal(start[name], value) for name, value in uninterrupted[0].items() if "weight" in name)
+
+
+def rank_parameters() -> dict[str, torch.Tensor]:
+    return fit(devices=2, strategy="ddp")
+
+
+def test_two_ranks_end_where_one_does(uninterrupted: tuple[dict[str, torch.Tensor], Path], tmp_path: Path) -> None:
+    want = uninterrupted[0]
+    for got in run_ranks(2, rank_parameters):
+        for name, value in want.items():
+            assert float((got[name] - value).abs().max() / value.abs().max()) < 1e-5, name
