@@ -54,6 +54,8 @@ def _line(axes: Axes, rows: Sequence[Row], name: str, label: str, **style: Any) 
 
 def _legend(axes: Axes, columns: int, *, room: float = 0.3) -> None:
     """A legend above the curves, with room made for it: a share of the axis, or decades of a logarithmic one."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * 10 ** (6 * room) if axes.get_yscale() == "log" else high + room * (high - low))
     axes.legend(loc="upper center", ncols=columns, frameon=False, fontsize="small")
@@ -105,8 +107,7 @@ def _credit(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
         axes.fill_between(steps, low, high, color="C0", alpha=0.2, label="± one std")
     for name in ("min", "max"):
         _line(axes, rows, f"credit/{name}", name, color=GREY, linestyle=":")
-    if steps:
-        _legend(axes, 4, room=0.15)
+    _legend(axes, 4, room=0.15)
 
 
 def _update(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
@@ -124,5 +125,4 @@ def _entropy(axes: Axes, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
     axes.set_title("entropy of the policy, nats per token")
     _line(axes, rows, "rollout/entropy_nats", "estimate from sampled tokens", color="C0")
     axes.set_ylim(bottom=0)
-    if axes.get_lines():
-        _legend(axes, 1, room=0.15)
+    _legend(axes, 1, room=0.15)

@@ -1,0 +1,55 @@
+"""The export: what transformers loads is the trained model, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from support.models import tiny_model
+
+from delta_lightning.errors import ConfigError
+from delta_lightning.models.tokenizer import byte_tokenizer
+from delta_lightning.trainer.callbacks import HFExport
+
+
+def export(folder: Path, model: Any, *, rank: int = 0, name: str = "export") -> None:
+    strategy = SimpleNamespace(barrier=lambda _: None)
+    trainer: Any = SimpleNamespace(world_size=1, is_global_zero=rank == 0, default_root_dir=folder, strategy=strategy)
+    module: Any = SimpleNamespace(policy=model, tokenizer=byte_tokenizer())
+    HFExport(folder=name).on_train_end(trainer, module)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
+def test_transformers_loads_and_samples(family: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    model = tiny_model(family, vocabulary=258)
+    export(tmp_path, model)
+    assert logging.is_progress_bar_enabled() == before
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")
+    assert (tmp_path / "export" / "model.safetensors").is_file()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, loaded.get_parameter(name)), name
+    ids = tokenizer("47+385=", return_tensors="pt")
+    assert loaded.generate(**ids, min_new_tokens=3, max_new_tokens=3, do_sample=True).shape == (1, 10)
+
+
+def test_a_second_export_replaces_the_first_and_other_ranks_write_nothing(tmp_path: Path) -> None:
+    export(tmp_path, tiny_model(vocabulary=258))
+    (tmp_path / "export" / "stale").write_text("")
+    export(tmp_path, tiny_model(vocabulary=258, seed=1))
+    assert not (tmp_path / "export" / "stale").exists()
+    export(tmp_path / "other", tiny_model(vocabulary=258), rank=1)
+    assert not (tmp_path / "other").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_refuses_an_empty_name() -> None:
+    with pytest.raises(ConfigError):
+        HFExport(folder="")

@@ -1,0 +1,142 @@
+"""Checkpoints: where they fall, which stay, and what a disk that is full leaves."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.toy_run import UPDATES, ToyData, ToyModule, toy_trainer
+
+from delta_lightning.errors import ConfigError, RunError
+from delta_lightning.trainer.callbacks import RolloutCheckpoint
+from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO, whole
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("every", "keep", "steps", "left"),
+    [
+        (1, 1, 3, ["step-3.ckpt"]),
+        (1, 2, 4, ["step-3.ckpt", "step-4.ckpt"]),
+        (2, 9, 5, ["step-2.ckpt", "step-4.ckpt", "step-5.ckpt"]),
+        (9, 1, 2, ["step-2.ckpt"]),
+    ],
+)
+def test_saves_every_so_many_rollout_steps_and_at_the_end(
+    every: int, keep: int, steps: int, left: list[str], tmp_path: Path
+) -> None:
+    toy_trainer(tmp_path, [RolloutCheckpoint(every=every, keep=keep)], steps=steps).fit(ToyModule(), datamodule=ToyData())
+    assert names(tmp_path) == left
+    last = torch.load(tmp_path / "checkpoints" / left[-1], weights_only=True)
+    assert last["global_step"] == steps * UPDATES
+    assert last["ToyData"] == {"step": steps, "position": 0, "buffers": None}, "between rollout steps no buffer is stored"
+
+
+def test_a_resume_goes_on_bitwise_and_clears_up_after_the_run_that_it_continues(tmp_path: Path) -> None:
+    whole_run = ToyModule()
+    toy_trainer(tmp_path / "whole", [RolloutCheckpoint()], steps=4).fit(whole_run, datamodule=ToyData())
+    folder = tmp_path / "run"
+    toy_trainer(folder, [RolloutCheckpoint(keep=2)], steps=2).fit(ToyModule(), datamodule=ToyData())
+    (folder / "checkpoints" / "step-99.ckpt").write_text("of another run")
+    resumed = ToyModule()
+    trainer = toy_trainer(folder, [RolloutCheckpoint(keep=2)], steps=4)
+    trainer.fit(resumed, datamodule=ToyData(), ckpt_path=folder / "checkpoints" / "step-2.ckpt")
+    assert torch.equal(resumed.weights, whole_run.weights)
+    assert names(folder) == ["step-3.ckpt", "step-4.ckpt", "step-99.ckpt"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_says_where_and_how_much_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def full(value: dict[str, Any], file: Any) -> None:
+        if value.get("global_step") == 2 * UPDATES:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(value, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        RunError, match=r"checkpoint could not be written to .*checkpoints: No space left on device; [\d,]+ MiB free"
+    ):
+        toy_trainer(tmp_path, [RolloutCheckpoint()], steps=3).fit(ToyModule(), datamodule=ToyData())
+    assert names(tmp_path) == ["step-1.ckpt"]
+    assert torch.load(tmp_path / "checkpoints" / "step-1.ckpt", weights_only=True)["global_step"] == UPDATES
+
+
+def test_a_really_full_device_is_recognised(tmp_path: Path) -> None:
+    """torch hides the error of the file in its own; /dev/full fails every write as a full disk does."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    target = tmp_path / "c.ckpt"
+    (tmp_path / "..c.ckpt.partial").unlink(missing_ok=True)
+    with pytest.raises(RunError, match="could not be written"), whole(target, "the checkpoint") as partial:
+        partial.symlink_to("/dev/full")
+        with partial.open("wb") as file:
+            torch.save({"x": torch.zeros(10_000_000)}, file)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_pass_through_and_leave_no_partial_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not about storage"), whole(tmp_path / "a", "it") as partial:
+        partial.write_text("half")
+        raise TypeError("not about storage")
+    with pytest.raises(RuntimeError, match="^also not$"), whole(tmp_path / "a", "it"):
+        raise RuntimeError("also not")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_replaced_only_by_something_whole(tmp_path: Path) -> None:
+    for target, write in ((tmp_path / "file", lambda p, t: p.write_text(t)), (tmp_path / "folder", _write_folder)):
+        with whole(target, "it") as partial:
+            write(partial, "old")
+        with pytest.raises(KeyboardInterrupt), whole(target, "it") as partial:
+            write(partial, "new")
+            raise KeyboardInterrupt
+        assert _read(target) == "old"
+        with whole(target, "it") as partial:
+            write(partial, "new")
+        assert _read(target) == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def _write_folder(path: Path, text: str) -> None:
+    path.mkdir()
+    (path / "inside").write_text(text)
+
+
+def _read(path: Path) -> str:
+    return (path / "inside" if path.is_dir() else path).read_text()
+
+
+def test_a_partial_file_of_a_killed_run_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".c.ckpt.partial").write_text("half of an old one")
+    AtomicCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "c.ckpt")
+    assert torch.load(tmp_path / "c.ckpt") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["c.ckpt"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file.*(Not a directory|exists)"):
+        AtomicCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "file" / "c.ckpt")
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"keep": 0}, {"folder": " "}])
+def test_refuses_senseless_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        RolloutCheckpoint(**options)
+
+
+def test_free_space_is_that_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 5 * 2**20))
+    with pytest.raises(RunError, match="; 5 MiB free"), whole(tmp_path / "a", "it"):
+        raise OSError(errno.ENOSPC, "No space left on device")
