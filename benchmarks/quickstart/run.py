@@ -1,6 +1,6 @@
 """The quickstart for several seeds and credit assigners: `python benchmarks/quickstart/run.py OUTPUT_FOLDER`.
 
-Runs that are there already are kept, so that an interrupted benchmark goes on. Writes results.json and README.md beside this file.
+Runs that are there already are kept, so that an interrupted benchmark goes on. Writes results.json and README.md here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ SEEDS, CREDITS = range(5), ("Delta", "Uniform")
 TEXT = """# Quickstart
 
 `python benchmarks/quickstart/run.py runs/quickstart-benchmark` at commit {commit} ({dirty}), {device}, {cores} cores, torch
-{torch}, {time}. Held-out accuracy at temperature 1 on 256 problems, before and after 40 rollout steps; seconds of the whole command,
-installation excluded, warm start included in the first run of a seed (cached afterwards).
+{torch}, {time}. Held-out accuracy at temperature 1 on 256 problems, before and after 40 rollout steps; seconds of the whole
+command, installation excluded, warm start included in the first run of a seed (cached afterwards). Other work shared the two
+cores, so the seconds are upper bounds.
 
 {table}
 
@@ -33,8 +34,8 @@ Median rise of accuracy: {medians}.
 """
 
 NOTE = """On this task DelTA and uniform credit do equally well: with one standard error of about 0.026 for each accuracy (256
-answers), the differences between them are noise. A toy addition model says that the trainer works, and nothing about which credit is
-better on real models."""
+answers), the differences between them are noise. A toy addition model says that the trainer works, and nothing about which
+credit is better on real models."""
 
 
 def main(folder: Path) -> None:
@@ -67,9 +68,8 @@ def page(result: dict[str, Any]) -> str:
     for row in sorted(result["rows"], key=lambda row: (row["credit"], row["seed"])):
         rise = row["after"] - row["before"]
         rises[row["credit"]].append(rise)
-        lines.append(
-            f"| {row['credit']} | {row['seed']} | {row['before']:.3f} | {row['after']:.3f} | {rise:+.3f} | {row['seconds']:.0f} |"
-        )
+        start, end = f"{row['before']:.3f}", f"{row['after']:.3f}"
+        lines.append(f"| {row['credit']} | {row['seed']} | {start} | {end} | {rise:+.3f} | {row['seconds']:.0f} |")
     made = result["provenance"]
     return TEXT.format(
         commit=made["commit"][:12], dirty="with changes" if made["dirty"] else "clean", device=made["device"],
