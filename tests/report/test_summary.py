@@ -6,10 +6,11 @@ import pytest
 
 from delta_lightning.report.summary import summarise, summary_table
 
+TIMES = {"seconds/sample": 1.0}
 HISTORY = [
-    {"step": 1, "reward/mean": 0.2, "rollout/accuracy": 0.2, "rollout/completion_tokens": 10.0, "seconds/step": 4.0, "seconds/sample": 1.0},
-    {"step": 2, "reward/mean": 0.4, "rollout/accuracy": 0.5, "rollout/completion_tokens": 30.0, "seconds/step": 2.0, "seconds/sample": 1.0},
-]  # fmt: skip
+    {"step": 1, "reward/mean": 0.2, "rollout/accuracy": 0.2, "rollout/completion_tokens": 10.0, "seconds/step": 4.0} | TIMES,
+    {"step": 2, "reward/mean": 0.4, "rollout/accuracy": 0.5, "rollout/completion_tokens": 30.0, "seconds/step": 2.0} | TIMES,
+]
 HELD_OUT = [{"step": 0, "held_out/accuracy": 0.1}, {"step": 1, "held_out/accuracy": 0.9}, {"step": 2, "held_out/accuracy": 0.3}]
 
 

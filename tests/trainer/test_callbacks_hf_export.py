@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import tiny_model
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.trainer.callbacks import HFExport
+from support.models import tiny_model
 
 
 def export(folder: Path, model: Any, *, rank: int = 0, name: str = "export") -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.toy_run import UPDATES, ToyData, ToyModule, toy_trainer
 
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.trainer.callbacks import RolloutCheckpoint
 from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO, whole
+from support.toy_run import UPDATES, ToyData, ToyModule, toy_trainer
 
 
 def names(folder: Path) -> list[str]:
@@ -77,35 +78,46 @@ def test_a_really_full_device_is_recognised(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     target = tmp_path / "c.ckpt"
-    (tmp_path / "..c.ckpt.partial").unlink(missing_ok=True)
-    with pytest.raises(RunError, match="could not be written"), whole(target, "the checkpoint") as partial:
-        partial.symlink_to("/dev/full")
-        with partial.open("wb") as file:
-            torch.save({"x": torch.zeros(10_000_000)}, file)
+
+    def save() -> None:
+        with whole(target, "the checkpoint") as partial:
+            partial.symlink_to("/dev/full")
+            with partial.open("wb") as file:
+                torch.save({"x": torch.zeros(10_000_000)}, file)
+
+    with pytest.raises(RunError, match=r"could not be written.*No space left"):
+        save()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_errors_pass_through_and_leave_no_partial_file(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="not about storage"), whole(tmp_path / "a", "it") as partial:
-        partial.write_text("half")
-        raise TypeError("not about storage")
-    with pytest.raises(RuntimeError, match="^also not$"), whole(tmp_path / "a", "it"):
-        raise RuntimeError("also not")
+    for error in (TypeError("not about storage"), RuntimeError("also not")):
+        with pytest.raises(type(error), match=f"^{error}$"):
+            _fail(tmp_path / "a", "half", error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_there_is_replaced_only_by_something_whole(tmp_path: Path) -> None:
-    for target, write in ((tmp_path / "file", lambda p, t: p.write_text(t)), (tmp_path / "folder", _write_folder)):
+    for target, write in ((tmp_path / "file", _write_file), (tmp_path / "folder", _write_folder)):
         with whole(target, "it") as partial:
             write(partial, "old")
-        with pytest.raises(KeyboardInterrupt), whole(target, "it") as partial:
-            write(partial, "new")
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            _fail(target, "new", KeyboardInterrupt(), write)
         assert _read(target) == "old"
         with whole(target, "it") as partial:
             write(partial, "new")
         assert _read(target) == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def _write_file(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _fail(target: Path, text: str, error: BaseException, write: Callable[[Path, str], None] = _write_file) -> None:
+    with whole(target, "it") as partial:
+        write(partial, text)
+        raise error
 
 
 def _write_folder(path: Path, text: str) -> None:

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from support.toy_run import ToyData, ToyModule, toy_trainer
 
 from delta_lightning.trainer.callbacks import RolloutCheckpoint, RunReport
 from delta_lightning.trainer.callbacks.run_report import step_line, whereabouts
 from delta_lightning.trainer.progress import Progress
+from support.toy_run import ToyData, ToyModule, toy_trainer
 
 
 def run(folder: Path, *, steps: int, **options: object) -> tuple[RunReport, ToyModule, io.StringIO, object]:
