@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,12 +31,13 @@ class MicroBatch(TensorStruct):
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
-    """A rollout step, cut into micro-batches (`micro`: rows) of optimiser steps (`totals`: one each)."""
+    """A rollout step, cut into micro-batches (`micro`: rows) of optimiser steps (`totals`: one each), and its metrics."""
 
     step: int
     experience: Experience
     micro: list[slice]
     totals: list[StepTotals]
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def micro_batch(self, index: int) -> MicroBatch:
         """The micro-batch at `index`."""
@@ -61,6 +62,7 @@ class Buffer:
             "experience": _pack(self.experience),
             "micro": [[part.start, part.stop] for part in self.micro],
             "totals": [dataclasses.asdict(totals) for totals in self.totals],
+            "metrics": self.metrics,
         }
 
     @classmethod
@@ -73,6 +75,7 @@ class Buffer:
             experience=experience,
             micro=[slice(start, stop) for start, stop in state["micro"]],
             totals=[StepTotals(**totals) for totals in state["totals"]],
+            metrics=state["metrics"],
         )
 
 

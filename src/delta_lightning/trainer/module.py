@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -107,7 +108,6 @@ class PolicyModule(pl.LightningModule):
         self._session: SamplerSession | None = None
         self._pool: VerifierPool | None = None
         self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
-        self._rollout_values: dict[str, float] = {}
 
     # Setting up ------------------------------------------------------------------------------------------------------
 
@@ -168,7 +168,12 @@ class PolicyModule(pl.LightningModule):
         if self._session is None:
             self._session = self.sampler.open(
                 SamplerContext(
-                    model=self.policy, tokenizer=self.tokenizer, device=self.device, rank=ranks.rank, world_size=ranks.size
+                    model=self.policy,
+                    tokenizer=self.tokenizer,
+                    device=self.device,
+                    rank=ranks.rank,
+                    world_size=ranks.size,
+                    tick=lambda done, total: self.progress("sampling", done, total),
                 )
             )
         return RolloutTools(
@@ -185,8 +190,7 @@ class PolicyModule(pl.LightningModule):
             tools.session.update_weights(step, self.policy.named_parameters())
         prompts = self.data.groups(step, self.plan.cut.num_groups, seed=self.plan.seed, ranks=tools.ranks)
         buffer = make_experience(step, prompts, self.parts, self.plan, self.scorer, tools, self.rollout_book)
-        self._rollout_values = derived(self.rollout_book.take(tools.ranks))
-        return buffer
+        return replace(buffer, metrics=derived(self.rollout_book.take(tools.ranks)))
 
     # Updates ---------------------------------------------------------------------------------------------------------
 
@@ -201,7 +205,8 @@ class PolicyModule(pl.LightningModule):
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         """One micro-batch's share of the loss, scaled so that Lightning's and the strategy's averaging undo themselves."""
         loss, scores = micro_batch_loss(batch.experience, batch.totals, self.parts, self.scorer, self._statistics)
-        self.update_book.add("update/loss", loss.detach(), 1.0 if batch.index % self.plan.cut.micro == 0 else 0.0)
+        counts = batch.index % self.plan.cut.micro == 0 and Ranks.current().rank == 0  # once per optimiser step: shares add up
+        self.update_book.add("update/loss", loss.detach(), float(counts))
         observe_update(self.update_book, batch.experience, scores, dict(self.parts.loss.metrics(batch.experience, scores)))
         return loss * Ranks.current().size * self.trainer.accumulate_grad_batches
 
@@ -227,12 +232,15 @@ class PolicyModule(pl.LightningModule):
         values["update/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         last = batch.index + 1 == self.plan.cut.updates * self.plan.cut.micro
         if last:
-            values |= self._rollout_values | {f"seconds/{name}": value for name, value in self.clock.take().items()}
+            values |= self._buffer().metrics | {f"seconds/{name}": value for name, value in self.clock.take().items()}
         self.log_dict(values)
 
-    def _mini_batch_statistics(self, update: int) -> tuple[Statistics | None, Statistics | None]:
+    def _buffer(self) -> Buffer:
         assert self.data.loader is not None and self.data.loader.buffer is not None
-        buffer = self.data.loader.buffer
+        return self.data.loader.buffer
+
+    def _mini_batch_statistics(self, update: int) -> tuple[Statistics | None, Statistics | None]:
+        buffer = self._buffer()
         experience, micro = buffer.mini_batch(update)
         experience = experience.to(self.device)
         view = RolloutView(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ def _save(policy: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | N
     finally:
         if shown:
             logging.enable_progress_bar()
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
 
 
 def _full_weights(policy: Any) -> dict[str, Any]:
