@@ -8,7 +8,7 @@ Importing this file does not import torch, so that verifier processes stay light
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -134,8 +134,8 @@ class SamplerSession(ABC):
     @abstractmethod
     def generate(
         self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
-    ) -> Iterator[Completion]:
-        """Completions in the order in which they finish."""
+    ) -> Generator[Completion, None, None]:
+        """Completions in the order in which they finish. The model is the engine's until the generator ends or is closed."""
 
     @abstractmethod
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -71,6 +71,8 @@ def test_draws_do_not_depend_on_batch_or_order() -> None:
     given = prompts([3, 7, 1, 12, 5])
     whole = sample(open_session(model), given, 4)
     pieces = sample(open_session(model, max_rows=4), given[::-1], 4)
+    threads = sample(open_session(model, threads=3), given, 4)
+    assert {k: list(c.token_ids) for k, c in whole.items()} == {k: list(c.token_ids) for k, c in threads.items()}
     assert {k: list(c.token_ids) for k, c in whole.items()} == {k: list(c.token_ids) for k, c in pieces.items()}
     other = sample(open_session(model), given, 4, seed=1)
     assert {k: list(c.token_ids) for k, c in whole.items()} != {k: list(c.token_ids) for k, c in other.items()}
@@ -106,3 +108,15 @@ def test_versions_follow_weight_updates() -> None:
 def test_no_room_for_a_row_is_refused() -> None:
     with pytest.raises(ConfigError, match="max_rows"):
         HFSampler(max_rows=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_generator_that_is_closed_gives_the_model_back(threads: int) -> None:
+    model = tiny_model(vocabulary=16)
+    before = model.config._attn_implementation, torch.get_num_threads()
+    session = open_session(model, threads=threads)
+    running = session.generate(prompts([3, 5]), num_completions=8, params=SamplingParams(max_new_tokens=50), seed=0)
+    next(running)
+    assert model.config._attn_implementation != before[0]
+    running.close()
+    assert (model.config._attn_implementation, torch.get_num_threads()) == before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -21,7 +21,7 @@ class ScriptedSession(SamplerSession):
 
     def generate(
         self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
-    ) -> Iterator[Completion]:
+    ) -> Generator[Completion, None, None]:
         for prompt in prompts:
             for index in range(num_completions):
                 draw = random.Random(stable_hash(seed, prompt.id, index))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from delta_lightning.functional.logprobs import head_logits, predicting_states
 from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.functional.sampling import draw, warp_logits
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
+from delta_lightning.samplers.threads import in_threads, shares
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
 COMPACT_BELOW = 7 / 8  # finished rows leave the batch once this share is left: leaving copies the cache
@@ -30,48 +31,51 @@ class HFSampler(Sampler):
 
     Args:
         max_rows: completions decoded at a time; the key-value cache grows with it.
+        threads: parts of the prompts decoded side by side on a CPU, each on one core; 0 takes as many as PyTorch has
+            threads. On a GPU one is used.
     """
 
     max_rows: int = 1024
+    threads: int = 0
 
     def __post_init__(self) -> None:
         require(self.max_rows >= 1, "HFSampler.max_rows", wanted="at least 1", got=self.max_rows, remedy="Raise it.")
+        require(
+            self.threads >= 0, "HFSampler.threads", wanted="0 or more", got=self.threads, remedy="0 takes all of PyTorch's."
+        )
 
     def open(self, context: SamplerContext) -> SamplerSession:
         """A session on the live model: weight updates are seen at once."""
-        return HFSession(context, max_rows=self.max_rows)
+        return HFSession(context, max_rows=self.max_rows, threads=self.threads)
 
 
 class HFSession(SamplerSession):
     """See `HFSampler`."""
 
-    def __init__(self, context: SamplerContext, *, max_rows: int) -> None:
+    def __init__(self, context: SamplerContext, *, max_rows: int, threads: int) -> None:
         self._context, self._max_rows, self._version = context, max_rows, 0
+        self._threads = (threads or torch.get_num_threads()) if context.device.type == "cpu" else 1
         self._stop_ids = stop_token_ids(context.model, context.tokenizer)
 
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
-    ) -> Iterator[Completion]:
+    ) -> Generator[Completion, None, None]:
         """Completions as their rows finish, prompts of similar length decoded together."""
         from delta_lightning.samplers.decoding import single_query_attention
 
         by_length = sorted(prompts, key=lambda prompt: (len(prompt.token_ids), prompt.id))
         per_batch = max(1, self._max_rows // num_completions)
         total, done = len(prompts) * num_completions, 0
-        for start in range(0, len(by_length), per_batch):
-            decoding = _Decoding(self, by_length[start : start + per_batch], num_completions, params, seed)
-            finished = decoding.run()
-            while True:
-                # Not around the `yield`: the caller may use the model while this generator waits.
-                with single_query_attention(self._context.model):
-                    completions = next(finished, None)
-                if completions is None:
-                    break
-                done += len(completions)
-                yield from completions
-                if self._context.tick is not None:
-                    self._context.tick(done, total)
+        with single_query_attention(self._context.model):
+            for start in range(0, len(by_length), per_batch):
+                parts = shares(by_length[start : start + per_batch], self._threads)
+                tasks = [_Decoding(self, part, num_completions, params, seed).run for part in parts]
+                for completions in in_threads(tasks) if len(tasks) > 1 else tasks[0]():
+                    done += len(completions)
+                    yield from completions
+                    if self._context.tick is not None:
+                        self._context.tick(done, total)
 
     @torch.no_grad()
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -75,12 +76,13 @@ def collect(
     total = len(prompts) * completions
     with tools.clock("sample"):
         sampled = tools.session.generate([p for _, p in prompts], num_completions=completions, params=params, seed=seed)
-        for completion in sampled:
-            group, prompt = groups[completion.prompt_id]
-            key = (group, completion.sample_index)
-            answers[key] = (group, prompt, completion)
-            tools.judge.submit(key, prompt, completion)
-            tools.progress("sampling", len(answers), total)
+        with closing(sampled):  # an interrupt must give the model back
+            for completion in sampled:
+                group, prompt = groups[completion.prompt_id]
+                key = (group, completion.sample_index)
+                answers[key] = (group, prompt, completion)
+                tools.judge.submit(key, prompt, completion)
+                tools.progress("sampling", len(answers), total)
     with tools.clock("verify"):
         verdicts = dict(tools.judge.drain(lambda done, all_: tools.progress("verifying", done, all_)))
     if len(answers) != total:
