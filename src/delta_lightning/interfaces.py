@@ -110,7 +110,6 @@ class SamplerContext:
     Attributes:
         model: the training model, a `transformers` causal LM, for engines that sample from it in place.
         tokenizer: its tokenizer. device: of this rank. rank, world_size: data-parallel.
-        weights: the current weights, one full tensor at a time, for engines with a copy of their own.
         tick: called between decoding steps with (finished, total) completions; it may raise to interrupt.
     """
 
@@ -119,7 +118,6 @@ class SamplerContext:
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    weights: Callable[[], Iterable[tuple[str, Tensor]]] | None = None
     tick: Callable[[int, int], None] | None = None
 
 

@@ -216,6 +216,16 @@ class RolloutBatch(TensorStruct):
         return int(self.token_ids_BT.shape[0])
 
 
+def with_mask(batch: RolloutBatch, mask_BT: Tensor) -> RolloutBatch:
+    """The batch with a smaller loss mask, its log-probabilities 0 outside it."""
+    return dataclasses.replace(
+        batch,
+        loss_mask_BT=mask_BT,
+        behaviour_logprobs_BT=batch.behaviour_logprobs_BT * mask_BT,
+        raw_logprobs_BT=batch.raw_logprobs_BT * mask_BT,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenScores(TensorStruct):
     """What a model says of the tokens of some rows; 0 where the loss mask is False.
@@ -310,7 +320,9 @@ class Statistics(TensorStruct):
     """What a weighting or a loss computed over the whole mini-batch before its totals.
 
     Attributes:
-        values: 0-dim tensors by name (quantiles, means). keep_BT: mask to intersect with the loss mask, or None.
+        values: 0-dim tensors by name (quantiles, means).
+        keep_BT: bool, rows of the mini-batch; tokens that are False leave the loss mask and the totals. A part gives one at
+            every update, on every rank, or never; by the time of `weights` and `per_token` the mask has shrunk.
     """
 
     values: Mapping[str, Tensor] = field(default_factory=dict)

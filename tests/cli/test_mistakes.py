@@ -83,6 +83,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "optimiser": (flags("--model.optimizer=AdmaW"), ["model.optimizer", "Did you mean AdamW?"]),
     "command": (lambda tmp_path: ["fitt"], ["unknown command fitt", "Did you mean fit?"]),
     # Values.
+    "greedy evaluation": (
+        flags("--model.held_out.temperature=0"),
+        ["model.held_out.temperature", "more than 0", "got 0", "0.01 is as good as greedy"],
+    ),
+    "share of nothing": (flags("--model.held_out.top_p=0"), ["model.held_out.top_p", "a share in (0, 1]"]),
+    "evaluation inside a step": (flags("--trainer.val_check_interval=3"), ["trainer.val_check_interval", "wanted 1.0"]),
     "answers longer than the model reads": (
         flags("--model.sampling.max_new_tokens=2000"),
         ["model.sampling.max_new_tokens", "wanted at most 1", "the longest prompt has", "got 2000", "Lower it"],

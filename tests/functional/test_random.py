@@ -41,6 +41,10 @@ def test_draws_are_uniform_and_uncorrelated() -> None:
         assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.01
 
 
+def test_the_largest_draw_is_below_one() -> None:
+    assert (2**52 - 1 + 0.5) * 2.0**-52 < 1.0
+
+
 def test_hash_is_stable_and_typed() -> None:
     assert stable_hash("a", 1) == stable_hash("a", 1)
     assert len({stable_hash("a", 1), stable_hash("a", "1"), stable_hash("a1"), stable_hash(1, "a")}) == 4

@@ -10,6 +10,8 @@ import torch
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.models import LoadContext, Pretrained, Tiny
+from delta_lightning.models.pretrained import refuse_other_heads
+from support.models import tiny_model
 
 SMALL = Tiny(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=24, tie_embeddings=False)
 
@@ -141,3 +143,26 @@ def test_a_tokenizer_without_end_of_sequence_is_refused(folder: Path) -> None:
     file.write_text(json.dumps({name: value for name, value in values.items() if name != "eos_token"}))
     with pytest.raises(ConfigError, match="end-of-sequence"):
         Pretrained(path=str(folder)).tokenizer()
+
+
+@pytest.mark.parametrize("family", ["Granite", "Gemma2", "Phi"])
+def test_heads_that_are_more_than_a_product_are_refused(family: str) -> None:
+    """Their scale, soft cap or bias would be lost in sampling and scoring alike, and no metric would show it."""
+    import transformers
+
+    shape = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"Granite": {"logits_scaling": 4.0}, "Gemma2": {"head_dim": 8, "num_key_value_heads": 2}, "Phi": {}}[family]
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**shape, **special)).eval()
+    if family == "Phi":
+        model.lm_head.bias.data.normal_()
+    for weight in model.parameters():
+        weight.data.mul_(3)
+    with pytest.raises(ConfigError, match=r"lm_head\.weight @ hidden"):
+        refuse_other_heads(model, "somewhere")
+
+
+def test_heads_of_the_supported_families_pass() -> None:
+    for family in ("qwen3", "olmo3"):
+        for tied in (True, False):
+            refuse_other_heads(tiny_model(family, tie_word_embeddings=tied), "somewhere")

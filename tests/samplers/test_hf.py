@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.interfaces import SamplerContext, SamplerSession
 from delta_lightning.samplers import HFSampler
 from delta_lightning.types import Completion, Prompt, SamplingParams
@@ -64,6 +64,20 @@ def test_logprobs_are_those_of_the_model(family: str, params: dict[str, float]) 
             assert list(c.logprobs) == list(c.raw_logprobs)
         else:  # mass was cut away, so what is left is more probable
             assert all(a >= b - 1e-6 for a, b in zip(c.logprobs, c.raw_logprobs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_any_precision_samples(dtype: torch.dtype) -> None:
+    model = tiny_model(vocabulary=8, dtype=dtype)
+    for c in sample(open_session(model), prompts([3, 7]), 4).values():
+        assert all(lp <= 0 for lp in c.raw_logprobs) and len(c.raw_logprobs) == len(c.token_ids)
+
+
+def test_logits_that_are_not_finite_stop_the_run() -> None:
+    model = tiny_model(vocabulary=8)
+    model.lm_head.weight.data[3, 0] = float("nan")
+    with pytest.raises(RunError, match="not finite at token 0"):
+        sample(open_session(model), prompts([3]), 2)
 
 
 def test_draws_do_not_depend_on_batch_or_order() -> None:

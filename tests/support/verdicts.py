@@ -66,7 +66,7 @@ class Obedient(Verifier):
         if command == "nan":
             return Verdict(status=Status.CORRECT, reward=float("nan"))
         if command == "unpicklable":
-            return Verdict(status=Status.CORRECT, reward=1.0, components={"f": lambda: 0})  # type: ignore[dict-item]
+            return Verdict(status=Status.CORRECT, reward=1.0, reason=lambda: 0)  # type: ignore[arg-type]
         if command == "modules":
             return Verdict(status=Status.CORRECT, reward=1.0, reason=" ".join(sorted(sys.modules)))
         if command == "logprobs":

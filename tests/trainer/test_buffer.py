@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from delta_lightning.trainer.buffer import Buffer
+from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import TensorStruct
 from support.models import tiny_model
 from support.steps import StepSetup, make_buffer
@@ -40,6 +41,18 @@ def test_totals_are_those_of_the_whole_optimiser_step() -> None:
         assert totals.tokens == float(experience.batch.loss_mask_BT.sum())
         assert totals.sequences == experience.batch.num_sequences == 16 and totals.groups == 4
         assert sum(part.stop - part.start for part in parts) == 16
+
+
+def test_a_mask_that_shrinks_takes_its_totals_along() -> None:
+    buffer = make_buffer(tiny_model(), StepSetup(micro=3))
+    experience, _ = buffer.mini_batch(1)
+    keep = torch.ones_like(experience.batch.loss_mask_BT)
+    keep[:4] = False
+    smaller = buffer.shrunk(1, keep, Ranks())
+    assert smaller.totals[0] == buffer.totals[0]
+    assert smaller.totals[1].tokens == float(experience.batch.loss_mask_BT[4:].sum()) and smaller.totals[1].sequences == 12
+    assert sum(int(smaller.micro_batch(k).experience.batch.loss_mask_BT.sum()) for k in (3, 4, 5)) == smaller.totals[1].tokens
+    assert_equal(smaller.micro_batch(0), buffer.micro_batch(0))
 
 
 def test_micro_batches_have_no_column_of_padding() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
+from delta_lightning.errors import ConfigError
 from delta_lightning.trainer.loader import RolloutLoader
 from delta_lightning.trainer.ranks import Ranks
 
@@ -53,11 +56,10 @@ def test_state_at_a_boundary_is_small_and_names_the_next_step() -> None:
     assert next(iter(other)) == 10
 
 
-def test_on_another_number_of_ranks_the_rest_of_a_buffer_is_dropped() -> None:
+def test_a_buffer_of_another_number_of_ranks_is_refused() -> None:
     one = loader()
     next(iter(one))
     state = one.state(Ranks())
     assert state["position"] == 1 and state["buffers"] == [{"step": 0}]
-    other = loader()
-    other.restore(state, Ranks(0, 2))
-    assert next(iter(other)) == 10
+    with pytest.raises(ConfigError, match=r"wanted 1 ranks, .* got 2\. Resume on that number"):
+        loader().restore(state, Ranks(0, 2))

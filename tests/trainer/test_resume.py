@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -13,22 +14,24 @@ from delta_lightning.advantages import GroupStandardised
 from delta_lightning.corrections import NoCorrection
 from delta_lightning.credit import Delta
 from delta_lightning.data.arithmetic import Arithmetic
+from delta_lightning.interfaces import StepView, TokenWeighting
 from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.samplers import HFSampler
+from delta_lightning.trainer.buffer import MicroBatch
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
-from delta_lightning.types import SamplingParams
+from delta_lightning.types import Experience, Need, SamplingParams, Statistics, TokenScores
 from support.odd import OddSum
 from support.world import run_ranks
 
 STEPS, UPDATES = 3, 2
 
 
-def build() -> tuple[PolicyModule, PromptData]:
+def build(weighting: TokenWeighting) -> tuple[PolicyModule, PromptData]:
     module = PolicyModule(
         backbone=Tiny(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=32, seed=0), sampler=HFSampler(),
-        verifier=OddSum(), advantage=GroupStandardised(), credit=Delta(), loss=ClippedSurrogate(), weighting=Constant(),
+        verifier=OddSum(), advantage=GroupStandardised(), credit=Delta(), loss=ClippedSurrogate(), weighting=weighting,
         reduction=TokenMean(), correction=NoCorrection(), optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.5, 1.0, 5),
         sampling=SamplingParams(max_new_tokens=8),
@@ -37,10 +40,15 @@ def build() -> tuple[PolicyModule, PromptData]:
     return module, PromptData(source=Arithmetic(num_train=20, num_held_out=4))
 
 
-def fit(folder: Path | None = None, checkpoint: Path | None = None, **changes: object) -> dict[str, torch.Tensor]:
+def fit(
+    folder: Path | None = None,
+    checkpoint: Path | None = None,
+    weighting: TokenWeighting | None = None,
+    **changes: object,
+) -> dict[str, torch.Tensor]:
     """Parameters after the run."""
     torch.set_num_threads(1)
-    module, data = build()
+    module, data = build(weighting or Constant())
     saves = [ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)] if folder else []
     options: dict[str, object] = {
         "accelerator": "cpu", "devices": 1, "max_epochs": STEPS, "accumulate_grad_batches": 2, "logger": False,
@@ -74,7 +82,7 @@ def test_resume_is_bitwise(uninterrupted: tuple[dict[str, torch.Tensor], Path], 
 def test_the_run_trains(uninterrupted: tuple[dict[str, torch.Tensor], Path]) -> None:
     from delta_lightning.models.backbone import LoadContext
 
-    start = build()[0].backbone.load(LoadContext()).state_dict()
+    start = build(Constant())[0].backbone.load(LoadContext()).state_dict()
     assert all(not torch.equal(start[name], value) for name, value in uninterrupted[0].items() if "weight" in name)
 
 
@@ -87,3 +95,35 @@ def test_two_ranks_end_where_one_does(uninterrupted: tuple[dict[str, torch.Tenso
     for got in run_ranks(2, rank_parameters):
         for name, value in want.items():
             assert float((got[name] - value).abs().max() / value.abs().max()) < 1e-5, name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropLongRows(TokenWeighting):
+    """Rows of more than four trained tokens leave the mask of their mini-batch."""
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.MINI_BATCH})
+
+    def statistics(self, view: StepView) -> Statistics:
+        mask = view.batch.loss_mask_BT
+        return Statistics(keep_BT=(mask.sum(1, keepdim=True) <= 4).expand(mask.shape))
+
+    def weights(self, experience: Experience, scores: TokenScores, statistics: Statistics | None) -> torch.Tensor:
+        assert int(experience.batch.loss_mask_BT.sum(1).max()) <= 4, "the mask has not shrunk before the weights are taken"
+        return experience.batch.loss_mask_BT.float()
+
+
+def test_statistics_shrink_the_mask_and_the_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def step(self: PolicyModule, batch: MicroBatch, batch_idx: int) -> torch.Tensor:
+        loss = original(self, batch, batch_idx)
+        buffer = self._buffer()
+        update = batch.index // 2
+        seen.append((float(buffer.mini_batch(update)[0].batch.loss_mask_BT.sum()), buffer.totals[update].tokens))
+        return loss
+
+    original = PolicyModule.training_step
+    monkeypatch.setattr(PolicyModule, "training_step", step)
+    fit(weighting=DropLongRows())
+    assert len(seen) == STEPS * UPDATES * 2 and all(tokens == total for tokens, total in seen)

@@ -59,8 +59,9 @@ def test_passes_are_repeatable_ordered_and_whole_with_and_without_a_cache() -> N
     for other in (list(kept.passes()), list(computed.passes())):
         for (part_a, a), (part_b, b) in zip(first, other, strict=True):
             assert part_a == part_b and torch.equal(a.hidden_ND, b.hidden_ND) and torch.equal(a.logprobs_BT, b.logprobs_BT)
-    for (_, a), (_, b) in zip(first, halved.passes(), strict=True):
-        assert torch.equal(a.hidden_ND.to(torch.bfloat16), b.hidden_ND)
+    again = view(HiddenCache(dtype="bfloat16", budget_gib=0))
+    for (_, a), (_, b), (_, c) in zip(first, halved.passes(), again.passes(), strict=True):
+        assert torch.equal(a.hidden_ND.to(torch.bfloat16), b.hidden_ND) and torch.equal(b.hidden_ND, c.hidden_ND)
 
 
 def test_hidden_states_are_those_that_predict_the_trained_tokens() -> None:
@@ -78,7 +79,10 @@ def test_a_smaller_mask_takes_tokens_out_of_every_score() -> None:
     smaller = one.batch.loss_mask_BT & (one.uniform("drop") < 0.5)
     one.shrink(smaller)
     assert torch.equal(one.batch.loss_mask_BT, smaller)
+    for logprobs in (one.batch.raw_logprobs_BT, one.batch.behaviour_logprobs_BT):
+        assert torch.equal(logprobs != 0, smaller)
     for (part, got), (_, want) in zip(one.passes(), whole.passes(), strict=True):
         before, after = whole.batch.loss_mask_BT[part], smaller[part]
         assert torch.equal(got.hidden_ND, want.hidden_ND[after[before]])
         assert torch.equal(got.logprobs_BT, want.logprobs_BT * after)
+        assert torch.equal(got.entropies_BT, want.entropies_BT * after)

@@ -187,7 +187,7 @@ class DeltaCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """See `before_fit`."""
-        preflight.check_inputs(self.model, self.datamodule, rank=rank())
+        preflight.check_inputs(self.model, self.datamodule, rank=rank(), training=False)
 
     def fit(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Train, with the held-out accuracy before (unless resuming) and after."""

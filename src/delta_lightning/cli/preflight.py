@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from delta_lightning.errors import ConfigError
-from delta_lightning.trainer.checks import check_data
+from delta_lightning.trainer.checks import check_prompt_count, check_room
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.trainer.progress import Progress
@@ -23,6 +23,8 @@ CONTRADICTIONS: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("overfit_batches", (0, 0.0), "An epoch is one whole rollout step: use --trainer.max_epochs."),
     ("fast_dev_run", (False, 0), "It would stop inside a rollout step: use --trainer.max_epochs=1."),
     ("reload_dataloaders_every_n_epochs", (0,), "The rollout loader keeps its place: leave it out."),
+    ("val_check_interval", (None, 1.0), "Evaluation falls between rollout steps: use --trainer.check_val_every_n_epoch."),
+    ("log_every_n_steps", (None, 1), "A rollout step's metrics stand beside one optimiser step: leave it out."),
     ("barebones", (False,), "It turns metrics and checkpoints off: leave it out."),
 )
 
@@ -58,7 +60,7 @@ def check_optimizer(module: PolicyModule) -> None:
         ) from error  # fmt: skip
 
 
-def check_inputs(module: PolicyModule, data: PromptData, *, rank: int) -> None:
+def check_inputs(module: PolicyModule, data: PromptData, *, rank: int, training: bool = True) -> None:
     """The model's files, the data's files, then every row of the data. Raises `ConfigError`.
 
     What was read is kept: neither the module nor the data module does it again.
@@ -68,4 +70,6 @@ def check_inputs(module: PolicyModule, data: PromptData, *, rank: int) -> None:
     module.progress = Progress.for_rank(rank)
     module.tokenizer = module.backbone.tokenizer()
     data.prepare(module.tokenizer, module.verifier, module.progress)
-    check_data(data, module.plan, module.backbone.context_length())
+    if training:
+        check_prompt_count(data, module.plan)
+    check_room(data, module.plan, module.backbone.context_length())

@@ -56,6 +56,9 @@ def make_prompts(
             Prompt(id=problem.id, text=text, token_ids=tuple(ids), source=problem.source, reference=problem.reference)
             for problem, text, ids in zip(part, texts, encoded, strict=True)
         ]
+        empty = [prompt.id for prompt in prompts if not prompt.token_ids]
+        require(not empty, "data.template", wanted="at least 1 token in every prompt", got=f"none in {empty[:NAMED]}",
+                remedy="Put some text around {question}, or mend the tokenizer.")  # fmt: skip
         if tick is not None:
             tick(len(prompts), len(problems))
     _refuse_long(prompts, max_prompt_tokens)

@@ -15,7 +15,7 @@ from torch import Tensor
 _GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
-_UNIT = 2.0**-53
+_UNIT = 2.0**-52
 
 
 def stable_hash(*keys: str | int) -> int:
@@ -44,4 +44,5 @@ def keyed_uniform(keys_B: Tensor, counters: Tensor) -> Tensor:
     """
     # Each key seeds a SplitMix64 stream of its own; xor of two mixed values would be symmetric in key and counter.
     mixed = mix64(mix64(keys_B)[:, None] + counters * _GAMMA)
-    return (_shift_right(mixed, 11).to(torch.float64) + 0.5) * _UNIT
+    # 52 bits: with 53 the largest value plus a half would round up to 1.
+    return (_shift_right(mixed, 12).to(torch.float64) + 0.5) * _UNIT

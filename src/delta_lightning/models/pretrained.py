@@ -100,7 +100,8 @@ class Pretrained(Backbone):
         except (OSError, ValueError, ImportError) as error:
             raise self._not_loaded("a causal language model", error) from error
         context.tick(f"loading {self.path}", 1, 1)
-        return model.eval()
+        refuse_other_heads(model.eval(), self.path)
+        return model
 
     def meta(self) -> Any:
         """The model on the meta device, from `architecture` if it is set, else from the folder's config.json."""
@@ -138,6 +139,34 @@ class Pretrained(Backbone):
             else "No folder has this name; check the spelling, the network and your login."
         )
         return ConfigError(f"model {self.path}", wanted=wanted, got=lines[0] if lines else repr(error), remedy=remedy)
+
+
+def refuse_other_heads(model: Any, path: str) -> None:
+    """Refuses a model whose logits are not `lm_head.weight @ hidden`: a bias, a scale or a soft cap would be lost silently.
+
+    Raises `ConfigError`.
+    """
+    import torch
+
+    from delta_lightning.functional.logprobs import head_logits
+
+    got = "no `model` and `lm_head`"
+    if getattr(model.config, "final_logit_softcapping", None) is not None:
+        got = "a soft cap on the logits"  # small logits would not show it
+    elif hasattr(model, "model") and hasattr(model, "lm_head"):
+        ids = torch.arange(8)[None] % model.config.vocab_size
+        with torch.no_grad():
+            want = model(input_ids=ids, use_cache=False).logits
+            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+            ours = head_logits(hidden, model.lm_head.weight, 1.0)
+        worst = float((torch.log_softmax(want.to(ours.dtype), -1) - torch.log_softmax(ours, -1)).abs().max())
+        if worst < (1e-3 if want.dtype in (torch.float32, torch.float64) else 0.1):
+            return
+        got = f"log-probabilities that differ by up to {worst:.2g} nats"
+    raise ConfigError(
+        f"model.backbone {path} ({type(model).__name__})", wanted="a model whose logits are lm_head.weight @ hidden", got=got,
+        remedy="Qwen3 and Olmo3 are; heads with a bias, a scale or a soft cap are not supported.",
+    )  # fmt: skip
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from delta_lightning.errors import RunError, require
-from delta_lightning.functional.logprobs import head_logits, predicting_states
+from delta_lightning.functional.logprobs import chunk_tokens, chunked_head, head_logits, predicting_states
 from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.functional.sampling import draw, warp_logits
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
 from delta_lightning.samplers.threads import in_threads, shares
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
+HEAD_BUDGET = 1 << 26  # bytes of float32 logits that the probe holds at a time
 COMPACT_BELOW = 7 / 8  # finished rows leave the batch once this share is left: leaving copies the cache
 
 
@@ -79,15 +80,18 @@ class HFSession(SamplerSession):
 
     @torch.no_grad()
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probabilities at temperature 1 of tokens 1.. of each sequence, float32 [len - 1]."""
+        """Log-probabilities at temperature 1 of tokens 1.. of each sequence, [len - 1]."""
         results = []
         for ids in token_ids:
             tokens_BT = torch.tensor([list(ids)], device=self._context.device)
             mask_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
             mask_BT[:, 0] = False
             hidden = self._context.model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
-            logits = head_logits(predicting_states(hidden, mask_BT), self._context.model.lm_head.weight, 1.0)
-            results.append(torch.log_softmax(logits, -1).gather(-1, tokens_BT[0, 1:, None])[:, 0])
+            weight_VD = self._context.model.lm_head.weight
+            chunk = chunk_tokens(weight_VD.shape[0], HEAD_BUDGET)
+            results.append(
+                chunked_head(predicting_states(hidden, mask_BT), weight_VD, tokens_BT[0, 1:], chunk=chunk).logprobs_N
+            )
         return results
 
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
@@ -132,7 +136,8 @@ class _Decoding:
         for position in range(limit):
             chosen, sampled_lp, raw_lp = self._draw(logits, alive, position)
             rows = alive.cpu()
-            tokens[rows, position], sampled[rows, position], raw[rows, position] = chosen.cpu(), sampled_lp.cpu(), raw_lp.cpu()
+            tokens[rows, position] = chosen.cpu()
+            sampled[rows, position], raw[rows, position] = sampled_lp.float().cpu(), raw_lp.float().cpu()
             stopped = torch.isin(chosen, self.stop_ids)
             ended = running & (stopped if position + 1 < limit else torch.ones_like(stopped))
             part = slice(0, position + 1)
@@ -181,6 +186,10 @@ class _Decoding:
     def _draw(self, logits: Tensor, alive: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
         """The next tokens, their log-probabilities as sampled, and with temperature only."""
         raw = torch.log_softmax(logits, -1)
+        if not bool(torch.isfinite(raw[:, 0]).all()):  # one bad logit spoils the whole row of a softmax
+            raise RunError(
+                f"the model's logits are not finite at token {position} of a completion; its weights may have diverged"
+            )
         warped = warp_logits(raw, top_p=self.params.top_p, top_k=self.params.top_k)
         noise = keyed_uniform(self.keys_B[alive], torch.tensor([position], device=self.device))[:, 0]
         chosen = draw(warped, noise)

@@ -11,11 +11,6 @@ def mini_batch_of(group: int, *, num_groups: int, updates: int) -> int:
     return group * updates // num_groups
 
 
-def rank_of(group: int, *, ranks: int) -> int:
-    """The rank that owns `group`."""
-    return group % ranks
-
-
 def micro_batches(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Splits rows into exactly `count` micro-batches, some possibly empty.
 

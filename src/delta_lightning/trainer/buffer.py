@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.types import Credit, Experience, RolloutBatch, StepTotals, TensorStruct
+from delta_lightning.types import Credit, Experience, RolloutBatch, StepTotals, TensorStruct, with_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,18 @@ class Buffer:
         start = parts[0].start
         rows = slice(start, parts[-1].stop)
         return self.experience.rows(rows), [slice(part.start - start, part.stop - start) for part in parts]
+
+    def shrunk(self, update: int, keep_BT: Tensor, ranks: Ranks) -> Buffer:
+        """The buffer with a smaller loss mask in one optimiser step, and that step's totals taken anew. Collective."""
+        per = len(self.micro) // len(self.totals)
+        parts = self.micro[update * per : (update + 1) * per]
+        batch = self.experience.batch
+        mask_BT = batch.loss_mask_BT.clone()
+        mask_BT[parts[0].start : parts[-1].stop] &= keep_BT.to(mask_BT.device)
+        experience = dataclasses.replace(self.experience, batch=with_mask(batch, mask_BT))
+        totals = list(self.totals)
+        totals[update] = totals_of(experience, parts, per_update=per, ranks=ranks)[0]
+        return dataclasses.replace(self, experience=experience, totals=totals)
 
     def state(self) -> dict[str, Any]:
         """As tensors and plain numbers, for a checkpoint that is read with `weights_only=True`."""

@@ -28,6 +28,7 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         require(self.completions >= 1, "held_out.completions", wanted="at least 1", got=self.completions, remedy="Raise it.")
+        _check_distribution(self.temperature, self.top_p, "model.held_out")
 
     def sampling(self, base: SamplingParams) -> SamplingParams:
         """The run's sampling with these settings."""
@@ -54,11 +55,15 @@ def check_model_config(parts: Parts, plan: Plan, *, max_grad_norm: float) -> Non
         )  # fmt: skip
 
 
-def check_data(data: PromptData, plan: Plan, context: int | None) -> None:
-    """Refuses too few prompts for a step, and prompts that leave no room for a completion. Raises `ConfigError`."""
+def check_prompt_count(data: PromptData, plan: Plan) -> None:
+    """Refuses fewer training prompts than a step takes. Raises `ConfigError`."""
     size, wanted = len(data.train_prompts), plan.cut.num_groups
     require(size >= wanted, "model.prompts_per_step", wanted=f"at most {size}, the number of training prompts", got=wanted,
             remedy="Lower it, or give more data.")  # fmt: skip
+
+
+def check_room(data: PromptData, plan: Plan, context: int | None) -> None:
+    """Refuses prompts that leave no room for a completion in the model's context. Raises `ConfigError`."""
     longest = max(len(prompt.token_ids) for prompt in [*data.train_prompts, *data.validation_prompts])
     room, new = (context or longest + plan.sampling.max_new_tokens) - longest, plan.sampling.max_new_tokens
     require(new <= room, "model.sampling.max_new_tokens", got=new,
@@ -86,11 +91,15 @@ def _check_sizes(parts: Parts, plan: Plan) -> None:
     )  # fmt: skip
 
 
-def _check_sampling(sampling: SamplingParams) -> None:
-    require(sampling.temperature > 0, "model.sampling.temperature", wanted="more than 0", got=sampling.temperature,
-            remedy="1.0 samples from the model's own distribution; policy gradients need a random policy.")  # fmt: skip
-    require(0 < sampling.top_p <= 1, "model.sampling.top_p", wanted="a share in (0, 1]", got=sampling.top_p,
+def _check_distribution(temperature: float, top_p: float, where: str) -> None:
+    require(temperature > 0, f"{where}.temperature", wanted="more than 0", got=temperature,
+            remedy="1.0 samples from the model's own distribution; 0.01 is as good as greedy.")  # fmt: skip
+    require(0 < top_p <= 1, f"{where}.top_p", wanted="a share in (0, 1]", got=top_p,
             remedy="1.0 keeps the whole distribution.")  # fmt: skip
+
+
+def _check_sampling(sampling: SamplingParams) -> None:
+    _check_distribution(sampling.temperature, sampling.top_p, "model.sampling")
     require(sampling.top_k >= 0, "model.sampling.top_k", wanted="0 (all tokens) or more", got=sampling.top_k, remedy="Use 0.")
     require(sampling.max_new_tokens >= 1, "model.sampling.max_new_tokens", wanted="at least 1", got=sampling.max_new_tokens,
             remedy="The paper uses 20480.")  # fmt: skip

@@ -9,7 +9,8 @@ import torch
 
 from delta_lightning.interfaces import RolloutFilter
 from delta_lightning.trainer.batching import micro_batches, mini_batch_of, slices
-from delta_lightning.types import Rollout, RolloutBatch, Status
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.types import Rollout, RolloutBatch, Status, with_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +22,15 @@ class Cut:
     micro: int
 
 
-def collate(rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: int) -> tuple[RolloutBatch, list[slice]]:
+def collate(
+    rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: int, names: tuple[str, ...] = ()
+) -> tuple[RolloutBatch, list[slice]]:
     """The batch, and the rows of each micro-batch: `updates * micro` contiguous slices, some possibly empty.
 
     Args:
         rollouts: (group id, rollout) of every sequence of this rank, in any order.
         cut: the plan of the step. completions: G, for the global sequence ids.
+        names: reward components, the same on every rank (`component_names`).
     """
     ordered = sorted(rollouts, key=lambda item: (item[0], item[1].completion.sample_index))
     lengths = [len(r.prompt.token_ids) + len(r.completion.token_ids) for _, r in ordered]
@@ -40,14 +44,21 @@ def collate(rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: i
         parts += [[mine[i] for i in part] for part in micro_batches([lengths[row] for row in mine], cut.micro)]
     order = [row for part in parts for row in part]
     rows = [ordered[row] for row in order]
-    return _batch(rows, longest=max(lengths, default=2), completions=completions), slices(parts)
+    return _batch(rows, longest=max(lengths, default=2), completions=completions, names=names), slices(parts)
 
 
-def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: int) -> RolloutBatch:
+def component_names(rollouts: Sequence[tuple[int, Rollout]], ranks: Ranks) -> tuple[str, ...]:
+    """Reward components that any rank's verdicts name, sorted. Collective."""
+    mine = {
+        name for _, rollout in rollouts if rollout.verdict.status is not Status.ERROR for name in rollout.verdict.components
+    }
+    return tuple(sorted(set().union(*ranks.all_objects(mine))))
+
+
+def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: int, names: tuple[str, ...]) -> RolloutBatch:
     shape = (len(rows), longest)
     token_ids, attention = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
     loss_mask, behaviour, raw = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape), torch.zeros(shape)
-    names = tuple(sorted({name for _, rollout in rows for name in rollout.verdict.components}))
     components = torch.zeros(len(rows), len(names))
     for row, (_, rollout) in enumerate(rows):
         prompt, answer = rollout.prompt.token_ids, rollout.completion
@@ -90,13 +101,7 @@ def drop_lonely_groups(batch: RolloutBatch) -> RolloutBatch:
 
 def masked(batch: RolloutBatch, keep_B: torch.Tensor) -> RolloutBatch:
     """The batch with every token of the other rows out of the loss mask, log-probabilities zeroed as its law says."""
-    keep_B1 = keep_B[:, None]
-    return replace(
-        batch,
-        loss_mask_BT=batch.loss_mask_BT & keep_B1,
-        behaviour_logprobs_BT=batch.behaviour_logprobs_BT * keep_B1,
-        raw_logprobs_BT=batch.raw_logprobs_BT * keep_B1,
-    )
+    return with_mask(batch, batch.loss_mask_BT & keep_B[:, None])
 
 
 def filtered(batch: RolloutBatch, filters: Sequence[RolloutFilter]) -> RolloutBatch:

@@ -72,12 +72,16 @@ class PromptData(pl.LightningDataModule):
         problems: Sequence[Problem] = self.source.problems(split)
         if split == "held_out":
             problems = problems[: self.held_out_prompts]
-        problems = check_references(
+        usable = check_references(
             problems, verifier, skip=self.unusable_references == "skip",
             tick=lambda done, total: progress(f"checking {split} answers", done, total),
         )  # fmt: skip
+        if len(usable) < len(problems):
+            progress.line(
+                f"{split}: {len(problems) - len(usable)} of {len(problems)} problems left out, their answers cannot be used"
+            )
         prompts = make_prompts(
-            problems, tokenizer, self.template, self.max_prompt_tokens,
+            usable, tokenizer, self.template, self.max_prompt_tokens,
             tick=lambda done, total: progress(f"tokenizing {split} prompts", done, total),
         )  # fmt: skip
         if not prompts:

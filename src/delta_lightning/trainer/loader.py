@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from delta_lightning.errors import ConfigError
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Prompt
@@ -46,15 +47,17 @@ class RolloutLoader:
         return {"step": self.step, "position": self.position, "buffers": ranks.all_objects(self.buffer.state())}
 
     def restore(self, state: dict[str, Any], ranks: Ranks) -> None:
-        """The inverse of `state`, buffers in main memory. On another number of ranks the rest of a buffer is dropped."""
+        """The inverse of `state`, buffers in main memory. Raises `ConfigError` for a buffer of another number of ranks."""
         self.step, self.position, self.buffer = state["step"], state["position"], None
         buffers = state["buffers"]
         if buffers is None:
             return
-        if len(buffers) == ranks.size:
-            self.buffer = Buffer.from_state(buffers[ranks.rank])
-        else:
-            self.step, self.position = self.step + 1, 0
+        if len(buffers) != ranks.size:
+            raise ConfigError(
+                "ckpt_path", wanted=f"{len(buffers)} ranks, since this checkpoint lies inside a rollout step of as many",
+                got=str(ranks.size), remedy="Resume on that number, or from a checkpoint at the end of a rollout step.",
+            )  # fmt: skip
+        self.buffer = Buffer.from_state(buffers[ranks.rank])
 
 
 class PromptLoader:

@@ -29,7 +29,7 @@ from delta_lightning.interfaces import (
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
-from delta_lightning.trainer.checks import HeldOut, check_data, check_model_config
+from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.loader import RolloutLoader
@@ -40,7 +40,7 @@ from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy, collect, rollout_metrics, stop_if_broken
 from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss, mini_batch_statistics
 from delta_lightning.trainer.view import HiddenCache, RolloutView
-from delta_lightning.types import Prompt, SamplingParams, Statistics
+from delta_lightning.types import Need, Prompt, SamplingParams, Statistics
 from delta_lightning.verifiers.pool import VerifierPool
 
 
@@ -123,8 +123,9 @@ class PolicyModule(pl.LightningModule):
         self.progress = self.progress if self.progress.active else Progress.for_rank(self.global_rank)
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
-        check_data(self.data, self.plan, self.backbone.context_length())
+        check_room(self.data, self.plan, self.backbone.context_length())
         if stage == "fit":
+            check_prompt_count(self.data, self.plan)
             self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
 
     def configure_model(self) -> None:
@@ -137,6 +138,7 @@ class PolicyModule(pl.LightningModule):
                 say=self.progress.line,
             )
             self.policy = self.backbone.load(context)
+            check_room(self.data, self.plan, getattr(self.policy.config, "max_position_embeddings", None))
 
     def configure_optimizers(self) -> Any:
         """Optimiser and, if any, a schedule that advances with optimiser steps."""
@@ -187,7 +189,11 @@ class PolicyModule(pl.LightningModule):
         steps = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else "?"
         self.progress.context(f"step {step + 1}/{steps}")
         with self.clock("sync"):
-            tools.session.update_weights(step, self.policy.named_parameters())
+            receipt = tools.session.update_weights(step, self.policy.named_parameters())
+        if receipt.version != step:
+            raise RunError(
+                f"the sampler serves weights of version {receipt.version} after it was given those of version {step}"
+            )
         prompts = self.data.groups(step, self.plan.cut.num_groups, seed=self.plan.seed, ranks=tools.ranks)
         buffer = make_experience(step, prompts, self.parts, self.plan, self.scorer, tools, self.rollout_book)
         return replace(buffer, metrics=derived(self.rollout_book.take(tools.ranks)))
@@ -204,10 +210,14 @@ class PolicyModule(pl.LightningModule):
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         """One micro-batch's share of the loss, scaled so that Lightning's and the strategy's averaging undo themselves."""
+        if any(one is not None and one.keep_BT is not None for one in self._statistics):
+            batch = self._buffer().micro_batch(batch.index).to(self.device)  # the mask shrank after it was handed out
         loss, scores = micro_batch_loss(batch.experience, batch.totals, self.parts, self.scorer, self._statistics)
         counts = batch.index % self.plan.cut.micro == 0 and Ranks.current().rank == 0  # once per optimiser step: shares add up
         self.update_book.add("update/loss", loss.detach(), float(counts))
-        observe_update(self.update_book, batch.experience, scores, dict(self.parts.loss.metrics(batch.experience, scores)))
+        with torch.no_grad():
+            values = dict(self.parts.loss.metrics(batch.experience, scores))
+            observe_update(self.update_book, batch.experience, scores, values)
         return loss * Ranks.current().size * self.trainer.accumulate_grad_batches
 
     def configure_gradient_clipping(
@@ -240,15 +250,23 @@ class PolicyModule(pl.LightningModule):
         return self.data.loader.buffer
 
     def _mini_batch_statistics(self, update: int) -> tuple[Statistics | None, Statistics | None]:
+        """Statistics of the mini-batch that begins; a mask that they shrink is put into the buffer, its totals taken anew."""
+        if Need.MINI_BATCH not in self.parts.update_needs():
+            return None, None
         buffer = self._buffer()
         experience, micro = buffer.mini_batch(update)
-        experience = experience.to(self.device)
         view = RolloutView(
-            experience.batch, micro=micro, scorer=self.scorer, needs=self.parts.update_needs(), cache=self.plan.cache,
-            ranks=Ranks.current(), seed=(self.plan.seed, buffer.step),
+            experience.batch.to(self.device), micro=micro, scorer=self.scorer, needs=self.parts.update_needs(),
+            cache=self.plan.cache, ranks=Ranks.current(), seed=(self.plan.seed, buffer.step),
         )  # fmt: skip
-        view.set_advantages(experience.advantages)
-        return mini_batch_statistics(view, self.parts)
+        view.set_advantages(experience.advantages.to(self.device))
+        statistics = mini_batch_statistics(view, self.parts)
+        kept = [one.keep_BT for one in statistics if one is not None and one.keep_BT is not None]
+        if kept:
+            keep_BT = torch.stack(kept).all(0)
+            assert self.data.loader is not None
+            self.data.loader.buffer = buffer.shrunk(update, keep_BT, Ranks.current())
+        return statistics
 
     # Held-out evaluation ---------------------------------------------------------------------------------------------
 
@@ -266,7 +284,9 @@ class PolicyModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics, exact over all ranks."""
         values = self.held_out_book.take(Ranks.current())
-        kept = {f"held_out/{name.split('/')[-1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))}
+        kept = {
+            f"held_out/{name.split('/', 1)[1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))
+        }
         kept["held_out/seconds"] = sum(self.clock.take().values())  # not part of the next rollout step
         self.log_dict(kept)
 

@@ -126,4 +126,4 @@ def rollout_metrics(book: MetricBook, rollouts: Sequence[tuple[int, Rollout]]) -
         count = sum(rollout.verdict.status is status for _, rollout in rollouts)
         book.add(f"verdict/{status.value}_share", count, len(rollouts))
     for name in sorted({name for rollout in judged for name in rollout.verdict.components}):
-        book.add(f"reward/{name}", sum(r.verdict.components.get(name, 0.0) for r in judged), len(judged))
+        book.add(f"reward/component/{name}", sum(r.verdict.components.get(name, 0.0) for r in judged), len(judged))

@@ -24,7 +24,7 @@ from delta_lightning.interfaces import (
 )
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, totals_of
-from delta_lightning.trainer.collate import Cut, collate, drop_lonely_groups, filtered
+from delta_lightning.trainer.collate import Cut, collate, component_names, drop_lonely_groups, filtered
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import observe_experience, observe_mismatch
 from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, stop_if_broken
@@ -81,7 +81,8 @@ def make_experience(
     stop_if_broken(rollouts, tools.policy, tools.ranks)
     rollout_metrics(book, rollouts)
 
-    batch, micro = collate(rollouts, cut=plan.cut, completions=plan.completions)
+    names = component_names(rollouts, tools.ranks)
+    batch, micro = collate(rollouts, cut=plan.cut, completions=plan.completions, names=names)
     batch = batch.to(scorer.device)
     if plan.completions > 1:
         batch = drop_lonely_groups(batch)

@@ -15,7 +15,7 @@ from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.interfaces import Head
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.types import Need, RolloutBatch, TokenScores
+from delta_lightning.types import Need, RolloutBatch, TokenScores, with_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,9 @@ class RolloutView:
         self._advantages: Tensor | None = None
         self._scores: list[TokenScores] | None = None
         tokens = int(batch.loss_mask_BT.sum())
-        self.caches_hidden = Need.HIDDEN in needs and cache.holds(tokens, scorer)
+        # Decided by all ranks together: under sharding a rank that forwards again would wait for one that does not.
+        too_large = ranks.all_sum(torch.tensor(float(not cache.holds(tokens, scorer)), device=scorer.device))
+        self.caches_hidden = Need.HIDDEN in needs and float(too_large) == 0
         self.cache_bytes = cache.bytes(tokens, scorer) if self.caches_hidden else 0
 
     @property
@@ -102,20 +104,18 @@ class RolloutView:
             if scores.hidden_ND is not None:
                 still = mask_BT[part][self._batch.loss_mask_BT[part]]
                 scores = replace(scores, hidden_ND=scores.hidden_ND[still.to(scores.hidden_ND.device)])
-            kept.append(replace(scores, logprobs_BT=scores.logprobs_BT * mask_BT[part]))
+            kept.append(remasked(scores, mask_BT[part]))
         self._scores = kept
-        self._batch = replace(self._batch, loss_mask_BT=mask_BT)
+        self._batch = with_mask(self._batch, mask_BT)
 
     def passes(self) -> Iterator[tuple[slice, TokenScores]]:
         """Scores micro-batch by micro-batch, empty ones left out; [B, T] fields span the batch's full width."""
         for part, scores in zip(self._micro, self._score(), strict=True):
-            if part.start == part.stop:
-                continue
+            hidden_ND = scores.hidden_ND
             if Need.HIDDEN in self._needs and not self.caches_hidden:
-                scores = replace(scores, hidden_ND=self._forward(part).hidden_ND)
-            elif scores.hidden_ND is not None:
-                scores = replace(scores, hidden_ND=scores.hidden_ND.to(self._scorer.device))
-            yield part, scores
+                hidden_ND = self._kept(self._forward(part))  # empty ones too, so that sharded ranks stay in step
+            if part.start < part.stop:
+                yield part, replace(scores, hidden_ND=None if hidden_ND is None else hidden_ND.to(self._scorer.device))
 
     def logprobs_BT(self) -> Tensor:
         """Log-probabilities of all rows, [B, T]."""
@@ -156,11 +156,14 @@ class RolloutView:
             self._scores = []
             for index, part in enumerate(self._micro):
                 scores = self._forward(part)
-                hidden = self._cache.store(scores.hidden_ND) if self.caches_hidden and scores.hidden_ND is not None else None
-                self._scores.append(replace(scores, hidden_ND=hidden))
+                self._scores.append(replace(scores, hidden_ND=self._kept(scores) if self.caches_hidden else None))
                 if self._tick is not None:
                     self._tick(index + 1, len(self._micro))
         return self._scores
+
+    def _kept(self, scores: TokenScores) -> Tensor | None:
+        """Hidden states as the cache keeps them: rounded the same way whether they are kept or computed again."""
+        return None if scores.hidden_ND is None else self._cache.store(scores.hidden_ND)
 
     @torch.no_grad()
     def _forward(self, part: slice) -> TokenScores:
@@ -172,6 +175,20 @@ def trimmed(batch: RolloutBatch) -> RolloutBatch:
     """The batch without the columns that are padding in every row."""
     longest = int(batch.attention_mask_BT.sum(1).max()) if batch.num_sequences else 2
     return batch.cut(max(2, longest))
+
+
+def remasked(scores: TokenScores, mask_BT: Tensor) -> TokenScores:
+    """Scores that are 0 outside a smaller mask; hidden states are the caller's."""
+
+    def cut(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value * mask_BT
+
+    return replace(
+        scores,
+        logprobs_BT=scores.logprobs_BT * mask_BT,
+        entropies_BT=cut(scores.entropies_BT),
+        sum_p_squared_BT=cut(scores.sum_p_squared_BT),
+    )
 
 
 def widened(scores: TokenScores, length: int) -> TokenScores:

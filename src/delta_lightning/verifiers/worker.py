@@ -112,8 +112,10 @@ def _judged(verifier: Verifier, prompt: Prompt, completion: Completion) -> Verdi
         return _error(f"{type(error).__name__}: {error}")
     if not isinstance(verdict, Verdict):
         return _error(f"score() returned {type(verdict).__name__}, not a Verdict")
-    if not math.isfinite(verdict.reward):
-        return _error(f"score() returned the reward {verdict.reward}")
+    values: list[object] = [verdict.reward, *verdict.components.values()]
+    for value in values:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return _error(f"score() returned the reward {value!r}")
     return verdict
 
 
