@@ -31,6 +31,18 @@ ARMS = {"delta": [], "uniform": ["--model.credit=Uniform"]}
 COLUMNS = ["credit", "seed", "before", "after", "gain", "seconds", "seconds per step", "steps"]
 
 
+HEADER = """# Quickstart
+
+Held-out accuracy at temperature 1 before and after `configs/quickstart.yaml`. Made by
+`python benchmarks/quickstart/run.py`, which writes this page; `seconds` are those of the whole command, with the warm start
+where it was not cached yet (the first arm of a seed).
+
+On this toy task DelTA and uniform credit do equally well: one standard error of an accuracy over 256 answers is about 0.027, and
+the differences between the arms are within it. The table shows that the trainer works, not which credit is better on real models.
+
+"""
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
@@ -90,7 +102,7 @@ def save(path: Path, rows: list[dict[str, Any]], record: dict[str, Any]) -> None
         table.append({"credit": arm, "seed": f"median of {len(mine)}"} | middle | {"steps": mine[0]["steps"]})
     result = {"columns": COLUMNS, "table": table, "runs": rows, "provenance": record}
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    text = f"# Quickstart\n\nHeld-out accuracy at temperature 1 before and after `configs/quickstart.yaml`. Made by\n`python benchmarks/quickstart/run.py`, which writes this page; `seconds` are those of the whole command, with the warm start\nwhere it was not cached yet (the first arm of a seed).\n\n{page(result)}"  # noqa: E501
+    text = HEADER + page(result)
     path.with_name("README.md").write_text(text, encoding="utf-8")
 
 
