@@ -37,8 +37,9 @@ Held-out accuracy at temperature 1 before and after `configs/quickstart.yaml`. M
 `python benchmarks/quickstart/run.py`, which writes this page; `seconds` are those of the whole command, with the warm start
 where it was not cached yet (the first arm of a seed).
 
-On this toy task DelTA and uniform credit do equally well: one standard error of an accuracy over 256 answers is about 0.027, and
-the differences between the arms are within it. The table shows that the trainer works, not which credit is better on real models.
+On this toy task DelTA and uniform credit do equally well: one standard error of an accuracy over 256 answers is about 0.027,
+and the differences between the arms are within it. The table shows that the trainer works, not which credit is better on
+real models.
 
 """
 
