@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from delta_lightning.functional import random
 from delta_lightning.functional.random import keyed_uniform, mix64, stable_hash
 
 
@@ -41,8 +43,10 @@ def test_draws_are_uniform_and_uncorrelated() -> None:
         assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.01
 
 
-def test_the_largest_draw_is_below_one() -> None:
-    assert (2**52 - 1 + 0.5) * 2.0**-52 < 1.0
+def test_the_extreme_draws_are_inside_the_open_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bits in (-1, 0):  # all bits set, none set
+        monkeypatch.setattr(random, "mix64", lambda value, bits=bits: torch.full_like(value, bits))
+        assert 0.0 < keyed_uniform(torch.tensor([1]), torch.tensor([0])).item() < 1.0
 
 
 def test_hash_is_stable_and_typed() -> None:
