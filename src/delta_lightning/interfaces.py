@@ -54,8 +54,14 @@ class StepView(Protocol):
     """What a part sees of one rollout batch, under theta_old (or of one mini-batch, under the current policy).
 
     Laws: `passes()` may be iterated again and yields the same values in the same order; slices are contiguous, disjoint and
-    cover every row of this rank; a part cannot tell a cache from a recomputation, nor one cut into micro-batches from another.
+    cover every row of this rank in order; a part cannot tell a cache from a recomputation, nor one cut into micro-batches from
+    another.
     """
+
+    @property
+    def step(self) -> int:
+        """Number of the rollout step, from 0: for schedules."""
+        ...
 
     @property
     def batch(self) -> RolloutBatch:
@@ -77,6 +83,10 @@ class StepView(Protocol):
 
     def gather(self, value_N: Tensor) -> Tensor:
         """The trained tokens' values of all ranks, in the global order of sequences and positions. Collective."""
+        ...
+
+    def own(self, value_N: Tensor) -> Tensor:
+        """The inverse of `gather`: this rank's tokens out of one value per token of all ranks, in global order. Collective."""
         ...
 
     def uniform(self, purpose: str) -> Tensor:
@@ -179,6 +189,18 @@ class Verifier(ABC):
         """Import and build what is heavy. Called once in each worker process, before any time limit runs."""
 
 
+class RewardShaping(ABC):
+    """Changes rewards before anything reads them: a penalty on length, for example.
+
+    Laws: finite, without gradient; rows with `valid_B` False keep 0; permuting rows permutes the result; independent of padding
+    and of the number of ranks.
+    """
+
+    @abstractmethod
+    def rewards(self, batch: RolloutBatch) -> Tensor:
+        """[B], in the dtype of `batch.rewards_B`."""
+
+
 class RolloutFilter(ABC):
     """Decides which groups and tokens are trained on.
 
@@ -212,6 +234,10 @@ class AdvantageEstimator(ABC):
     def min_completions(self) -> int:
         """Fewest completions per prompt with which the estimator gives any signal."""
         return 1
+
+    def per_token(self) -> bool:
+        """True if the estimator gives [B, T]; parts that need one advantage per response refuse it."""
+        return False
 
 
 class RolloutCorrection(ABC):
@@ -252,13 +278,29 @@ class CreditAssigner(ABC):
         """True if two tokens of one sequence may get different credit; losses that erase it refuse such a part."""
         return True
 
+    def per_response(self) -> bool:
+        """True if the part needs one advantage per response, [B], and refuses an estimator that gives [B, T]."""
+        return False
+
+    def additive(self) -> bool:
+        """True if the part gives a shift, which may turn the sign of a token's advantage."""
+        return False
+
 
 class TokenWeighting(ABC):
     """Weights that follow the current policy, at every update. Row-local given their statistics; detached."""
 
-    def statistics(self, view: StepView) -> Statistics | None:
-        """A pass over the mini-batch, before its totals; may shrink the mask. Only with `Need.MINI_BATCH`."""
+    def statistics(self, experience: Experience, view: StepView) -> Statistics | None:
+        """A pass over the mini-batch, before its totals; may shrink the mask. Only with `Need.MINI_BATCH`.
+
+        Args:
+            experience: the rows of the mini-batch. view: the same rows, its passes under the current policy.
+        """
         return None
+
+    def token_level(self) -> bool:
+        """True if two tokens of one sequence may get different weights; losses that erase token credit refuse such a part."""
+        return True
 
     @abstractmethod
     def weights(self, experience: Experience, scores: TokenScores, statistics: Statistics | None) -> Tensor:
@@ -275,8 +317,12 @@ class PolicyLoss(ABC):
     Laws: row-local given its statistics; 0 outside the mask; at ratio 1 its gradient is -A grad log p, up to the reduction.
     """
 
-    def statistics(self, view: StepView) -> Statistics | None:
-        """A pass over the mini-batch, before its totals; may shrink the mask. Only with `Need.MINI_BATCH`."""
+    def statistics(self, experience: Experience, view: StepView) -> Statistics | None:
+        """A pass over the mini-batch, before its totals; may shrink the mask. Only with `Need.MINI_BATCH`.
+
+        Args:
+            experience: the rows of the mini-batch. view: the same rows, its passes under the current policy.
+        """
         return None
 
     @abstractmethod
@@ -293,6 +339,10 @@ class PolicyLoss(ABC):
 
     def erases_token_credit(self) -> bool:
         """True if only the mean credit of a sequence survives; such a loss refuses token-level credit."""
+        return False
+
+    def single_signed(self) -> bool:
+        """True if all token advantages of a sequence must have one sign; such a loss refuses additive credit."""
         return False
 
 

@@ -103,12 +103,14 @@ class Verdict:
         reward: scalar reward, in the verifier's own units (0 or 1 for the mathematics verifier).
         components: named parts of the reward, for multi-reward estimators and metrics.
         reason: one line for people, never parsed.
+        token_weights: one weight per token of the completion, from a process judge or from data; None without them.
     """
 
     status: Status
     reward: float
     components: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    token_weights: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,7 @@ class RolloutBatch(TensorStruct):
         group_ids_B: int64, index of the prompt in the rollout step, over all ranks.
         sequence_ids_B: int64, group id * G + sample index: the global order of sequences.
         versions_B: int64, version of the weights that sampled the row.
+        token_weights_BT: float32, weights that verifiers supplied, 1 where one supplied none; None if none did on any rank.
     """
 
     token_ids_BT: Tensor
@@ -209,6 +212,7 @@ class RolloutBatch(TensorStruct):
     sequence_ids_B: Tensor
     versions_B: Tensor
     component_names: tuple[str, ...] = ()
+    token_weights_BT: Tensor | None = None
 
     @property
     def num_sequences(self) -> int:

@@ -5,8 +5,8 @@ import torch
 
 from delta_lightning.advantages import GroupStandardised
 from delta_lightning.errors import ConfigError
-from support.batches import make_batch, scored
-from support.views import View
+from delta_lightning.testing.worlds import make_batch, scored
+from delta_lightning.testing.views import View
 
 
 def test_standardises_within_groups() -> None:

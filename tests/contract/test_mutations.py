@@ -16,9 +16,7 @@ from delta_lightning.filters import ZeroVariance
 from delta_lightning.functional.delta import delta_coefficients
 from delta_lightning.interfaces import CreditAssigner, StepView
 from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
-from delta_lightning.types import Correction, Credit, Experience, Need, RolloutBatch, Statistics, StepTotals, TokenScores
-from support.batches import mixed
-from support.laws import (
+from delta_lightning.testing.laws import (
     check_advantage,
     check_correction,
     check_credit,
@@ -28,7 +26,9 @@ from support.laws import (
     check_reduction,
     check_weighting,
 )
-from support.views import View
+from delta_lightning.testing.views import View
+from delta_lightning.testing.worlds import mixed
+from delta_lightning.types import Correction, Credit, Experience, Need, RolloutBatch, Statistics, StepTotals, TokenScores
 
 
 def wide(values_N: Tensor, mask_BT: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.laws import TOLERANCE
+from delta_lightning.testing.laws import TOLERANCE
 from support.policy import SETTINGS, step, work_of_rank
 
 GRADIENT = {torch.float64: 1e-10, torch.float32: 1e-5}

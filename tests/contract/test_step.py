@@ -8,8 +8,8 @@ from torch import Tensor
 
 from delta_lightning.credit import Delta, Uniform
 from delta_lightning.interfaces import CreditAssigner
+from delta_lightning.testing.laws import CUTS, TOLERANCE
 from support import reference
-from support.laws import CUTS, TOLERANCE
 from support.policy import ToyPolicy, rollouts, step
 
 GRADIENT = {torch.float64: 1e-10, torch.float32: 1e-5}

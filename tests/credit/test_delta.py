@@ -11,9 +11,9 @@ from delta_lightning.credit import Delta, Uniform
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Need, TokenScores
 from support import reference
-from support.batches import Scored, golden, mixed
-from support.laws import CUTS
-from support.views import View
+from delta_lightning.testing.worlds import Scored, golden, mixed
+from delta_lightning.testing.laws import CUTS
+from delta_lightning.testing.views import View
 
 GOLDEN = [1.066752, 0.889945, 1.068494, 0.889945, 1.115920, 1.139104, 1.074668, 0.991378, 0.763793]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from delta_lightning.filters import ZeroVariance
-from support.batches import make_batch
+from delta_lightning.testing.worlds import make_batch
 
 BATCH = make_batch(
     [2] * 11,

@@ -24,7 +24,7 @@ from delta_lightning.functional.delta import (
     stream_coefficients,
 )
 from support import reference
-from support.views import ThreadRank, run_ranks
+from delta_lightning.testing.views import ThreadRank, run_ranks
 
 V = torch.tensor(
     [[1, 0], [0, 0.2], [0.8, 0.8], [0, 0.2], [1.2, 1.2], [-0.7, 0.7], [0, 0.2], [0.4, -0.4], [1.5, 0.5]], dtype=torch.float64

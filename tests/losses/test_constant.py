@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from delta_lightning.losses import Constant
-from support.batches import mixed
+from delta_lightning.testing.worlds import mixed
 
 
 def test_ones() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from delta_lightning.losses import TokenMean
-from support.batches import mixed, totals_of
+from delta_lightning.testing.worlds import mixed, totals_of
 
 
 def test_one_over_the_tokens_of_the_whole_step() -> None:

@@ -17,8 +17,8 @@ from delta_lightning.filters import ZeroVariance
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
 from delta_lightning.types import Experience, RolloutBatch, StepTotals
-from support.batches import VOCABULARY, WIDTH, Scored, make_batch, scored
-from support.views import Collectives, OneRank, View, rows_of_rank
+from delta_lightning.testing.worlds import VOCABULARY, WIDTH, Scored, make_batch, scored
+from delta_lightning.testing.views import Collectives, OneRank, View, rows_of_rank
 
 
 @dataclass

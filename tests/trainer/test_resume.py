@@ -104,7 +104,7 @@ class DropLongRows(TokenWeighting):
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.MINI_BATCH})
 
-    def statistics(self, view: StepView) -> Statistics:
+    def statistics(self, experience: Experience, view: StepView) -> Statistics:
         mask = view.batch.loss_mask_BT
         return Statistics(keep_BT=(mask.sum(1, keepdim=True) <= 4).expand(mask.shape))
 

@@ -21,3 +21,7 @@ class Constant(TokenWeighting):
     def weights(self, experience: Experience, scores: TokenScores, statistics: Statistics | None) -> Tensor:
         """Ones, [B, T], in the dtype of the scores."""
         return torch.ones_like(scores.logprobs_BT, requires_grad=False)
+
+    def token_level(self) -> bool:
+        """All tokens weigh the same."""
+        return False

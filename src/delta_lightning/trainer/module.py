@@ -260,7 +260,7 @@ class PolicyModule(pl.LightningModule):
             cache=self.plan.cache, ranks=Ranks.current(), seed=(self.plan.seed, buffer.step),
         )  # fmt: skip
         view.set_advantages(experience.advantages.to(self.device))
-        statistics = mini_batch_statistics(view, self.parts)
+        statistics = mini_batch_statistics(experience.to(self.device), view, self.parts)
         kept = [one.keep_BT for one in statistics if one is not None and one.keep_BT is not None]
         if kept:
             keep_BT = torch.stack(kept).all(0)

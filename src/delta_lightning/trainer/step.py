@@ -114,10 +114,12 @@ def make_experience(
     return Buffer(step=step, experience=experience, micro=micro, totals=totals)
 
 
-def mini_batch_statistics(view: RolloutView, parts: Parts) -> tuple[Statistics | None, Statistics | None]:
+def mini_batch_statistics(
+    experience: Experience, view: RolloutView, parts: Parts
+) -> tuple[Statistics | None, Statistics | None]:
     """A pass over one mini-batch under the current policy, for a weighting and a loss that want it."""
-    weighting = parts.weighting.statistics(view) if Need.MINI_BATCH in parts.weighting.needs() else None
-    loss = parts.loss.statistics(view) if Need.MINI_BATCH in parts.loss.needs() else None
+    weighting = parts.weighting.statistics(experience, view) if Need.MINI_BATCH in parts.weighting.needs() else None
+    loss = parts.loss.statistics(experience, view) if Need.MINI_BATCH in parts.loss.needs() else None
     return weighting, loss
 
 

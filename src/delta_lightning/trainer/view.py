@@ -131,13 +131,27 @@ class RolloutView:
         """Sum over data-parallel ranks."""
         return self._ranks.all_sum(value)
 
+    @property
+    def step(self) -> int:
+        """Number of the rollout step."""
+        return self._seed[1]
+
     def gather(self, value_N: Tensor) -> Tensor:
         """Trained tokens of all ranks in the global order of sequences and positions."""
-        rows_B, columns_T = self._batch.sequence_ids_B, torch.arange(self._batch.loss_mask_BT.shape[1], device=value_N.device)
-        wide = (rows_B[:, None] << 32) + columns_T[None, :]
-        keys = torch.cat(self._ranks.all_rows(wide[self._batch.loss_mask_BT]))
+        keys = torch.cat(self._ranks.all_rows(self._keys_N()))
         values = torch.cat(self._ranks.all_rows(value_N))
         return values[keys.argsort()]
+
+    def own(self, value_N: Tensor) -> Tensor:
+        """This rank's trained tokens out of all ranks' in the global order."""
+        keys = torch.cat(self._ranks.all_rows(self._keys_N())).sort().values
+        return value_N[torch.searchsorted(keys, self._keys_N())]
+
+    def _keys_N(self) -> Tensor:
+        """Each trained token's place in the global order: sequence id, then position."""
+        mask_BT = self._batch.loss_mask_BT
+        columns_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+        return ((self._batch.sequence_ids_B[:, None] << 32) + columns_T)[mask_BT]
 
     def uniform(self, purpose: str) -> Tensor:
         """[B, T] in (0, 1), keyed by run seed, step, purpose, sequence id and position."""

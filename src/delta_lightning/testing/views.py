@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from delta_lightning.functional.random import keyed_uniform, stable_hash
+from delta_lightning.testing.worlds import VOCABULARY, WIDTH, Scored
 from delta_lightning.types import RolloutBatch, TokenScores
-from support.batches import VOCABULARY, WIDTH, Scored
 
 T = TypeVar("T")
 
@@ -21,18 +21,24 @@ T = TypeVar("T")
 class Collectives(Protocol):
     """What a view needs of the ranks."""
 
-    def all_sum(self, value: Tensor) -> Tensor: ...
+    def all_sum(self, value: Tensor) -> Tensor:
+        """Sum over ranks."""
+        ...
 
-    def all_rows(self, value: Tensor) -> list[Tensor]: ...
+    def all_rows(self, value: Tensor) -> list[Tensor]:
+        """One tensor per rank."""
+        ...
 
 
 class OneRank:
     """No other ranks."""
 
     def all_sum(self, value: Tensor) -> Tensor:
+        """Sum over ranks."""
         return value
 
     def all_rows(self, value: Tensor) -> list[Tensor]:
+        """One tensor per rank."""
         return [value]
 
 
@@ -45,6 +51,7 @@ class FixedHead:
         )
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
+        """[N, D] -> [N, V]."""
         return hidden_ND @ self.weight_VD.T
 
 
@@ -55,32 +62,48 @@ class View:
     world: Scored
     cuts: Sequence[slice] | None = None
     ranks: Collectives = field(default_factory=OneRank)
+    step: int = 0
 
     @property
     def batch(self) -> RolloutBatch:
+        """The rows of this rank."""
         return self.world.batch
 
     @property
     def advantages(self) -> Tensor | None:
+        """[B] or [B, T]."""
         return self.world.advantages
 
     def passes(self) -> Iterator[tuple[slice, TokenScores]]:
+        """Scores, cut by cut."""
         for rows in self.cuts or [slice(0, self.batch.num_sequences)]:
             if rows.start < rows.stop:
                 yield rows, self.world.scores(rows)
 
     def all_sum(self, value: Tensor) -> Tensor:
+        """Sum over ranks."""
         return self.ranks.all_sum(value)
 
     def gather(self, value_N: Tensor) -> Tensor:
-        rows_B, columns_T = self.batch.sequence_ids_B, torch.arange(self.batch.token_ids_BT.shape[1])
-        keys = torch.cat(self.ranks.all_rows(((rows_B[:, None] << 32) + columns_T)[self.batch.loss_mask_BT]))
+        """All ranks, in the global order."""
+        keys = torch.cat(self.ranks.all_rows(self._keys_N()))
         return torch.cat(self.ranks.all_rows(value_N))[keys.argsort()]
 
+    def own(self, value_N: Tensor) -> Tensor:
+        """This rank out of the global order."""
+        keys = torch.cat(self.ranks.all_rows(self._keys_N())).sort().values
+        return value_N[torch.searchsorted(keys, self._keys_N())]
+
+    def _keys_N(self) -> Tensor:
+        rows_B, columns_T = self.batch.sequence_ids_B, torch.arange(self.batch.token_ids_BT.shape[1])
+        return ((rows_B[:, None] << 32) + columns_T)[self.batch.loss_mask_BT]
+
     def uniform(self, purpose: str) -> Tensor:
+        """Keyed by purpose, sequence id and position."""
         return keyed_uniform(self.batch.sequence_ids_B ^ stable_hash(purpose), torch.arange(self.batch.token_ids_BT.shape[1]))
 
     def head(self) -> AbstractContextManager[FixedHead]:
+        """A fixed head."""
         return nullcontext(FixedHead(self.world.hidden_BTD.dtype))
 
 
@@ -92,12 +115,14 @@ class ThreadRank:
         self.calls = 0  # collectives so far, the one at the end included
 
     def all_sum(self, value: Tensor) -> Tensor:
+        """Sum over ranks."""
         parts = self._exchange(value)
         if len({(part.shape, part.dtype) for part in parts}) > 1:
             raise AssertionError(f"ranks disagree: {[(tuple(part.shape), part.dtype) for part in parts]}")
         return torch.stack(parts).sum(0)
 
     def all_rows(self, value: Tensor) -> list[Tensor]:
+        """One tensor per rank."""
         return self._exchange(value)
 
     def leave(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ def make_batch(
         sequence_ids_B=torch.arange(rows),
         versions_B=torch.zeros(rows, dtype=torch.int64),
         component_names=("reward",),
+        token_weights_BT=torch.where(mask_BT, 2 * torch.rand(rows, longest, generator=generator), 1.0),
     )
 
 
@@ -68,12 +69,9 @@ class Scored(TensorStruct):
         def pad(value: Tensor) -> Tensor:
             return torch.cat([value, value.new_zeros(len(value), extra, *value.shape[2:])], dim=1)
 
-        batch, names = (
-            self.batch,
-            ("token_ids_BT", "attention_mask_BT", "loss_mask_BT", "behaviour_logprobs_BT", "raw_logprobs_BT"),
-        )
+        batch, names = self.batch, [item.name for item in fields(self.batch) if item.name.endswith("_BT")]
         mine = ("logprobs_BT", "entropies_BT", "sum_p_squared_BT", "reference_logprobs_BT", "hidden_BTD")
-        wide = replace(batch, **{name: pad(getattr(batch, name)) for name in names})
+        wide = replace(batch, **{name: pad(getattr(batch, name)) for name in names})  # type: ignore[arg-type]
         return replace(self, batch=wide, **{name: pad(getattr(self, name)) for name in mine})
 
     def with_advantages(self, advantages_B: Tensor) -> Scored:
@@ -180,5 +178,5 @@ def totals_of(world: Scored) -> StepTotals:
     mask_BT = world.batch.loss_mask_BT
     tokens = float(mask_BT.sum())
     trained_B = mask_BT.any(1)
-    groups = float(len(world.batch.group_ids_B[trained_B].unique()))
+    groups = float(len(torch.unique(world.batch.group_ids_B[trained_B])))
     return StepTotals(tokens=tokens, sequences=float(trained_B.sum()), groups=groups, credit=tokens)

@@ -1,0 +1,1 @@
+"""Reward shaping: changes rewards before anything reads them. No shaping is an empty list."""

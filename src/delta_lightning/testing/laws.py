@@ -1,0 +1,60 @@
+"""The laws of `delta_lightning.interfaces` as checks: each takes a part and raises `AssertionError` where it breaks one.
+
+They hold for every part, so they compare a part with itself under changes that must not matter; that its numbers are the
+right ones is for the part's own tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from delta_lightning.interfaces import (
+    AdvantageEstimator,
+    CreditAssigner,
+    Penalty,
+    PolicyLoss,
+    Reduction,
+    RewardShaping,
+    RolloutCorrection,
+    RolloutFilter,
+    TokenWeighting,
+)
+from delta_lightning.testing.compare import TOLERANCE, check_tensor, close
+from delta_lightning.testing.parts import SEAMS, check_part, concrete_parts, seam_of
+from delta_lightning.testing.step_laws import (
+    CUTS,
+    check_advantage,
+    check_correction,
+    check_credit,
+    check_filter,
+    check_shaping,
+    check_step_part,
+)
+from delta_lightning.testing.update_laws import at_log_ratio, check_loss, check_penalty, check_reduction, check_weighting, drift
+
+CHECKS: dict[type, Callable[[Any], None]] = {
+    AdvantageEstimator: check_advantage,
+    CreditAssigner: check_credit,
+    Penalty: check_penalty,
+    PolicyLoss: check_loss,
+    Reduction: check_reduction,
+    RewardShaping: check_shaping,
+    RolloutCorrection: check_correction,
+    RolloutFilter: check_filter,
+    TokenWeighting: check_weighting,
+}
+
+
+def check(part: Any) -> None:
+    """Hold an instance to the laws of its seam. Raises `AssertionError` with what broke, `TypeError` without a seam."""
+    seam = seam_of(type(part))
+    if seam in CHECKS:
+        CHECKS[seam](part)
+
+
+__all__ = [
+    "CHECKS", "CUTS", "SEAMS", "TOLERANCE", "at_log_ratio", "check", "check_advantage", "check_correction", "check_credit",
+    "check_filter", "check_loss", "check_part", "check_penalty", "check_reduction", "check_shaping", "check_step_part",
+    "check_tensor", "check_weighting", "close", "concrete_parts", "drift", "seam_of",
+]  # fmt: skip
