@@ -28,8 +28,19 @@ from delta_lightning.trainer.collate import Cut, collate, component_names, drop_
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import observe_experience, observe_mismatch
 from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, stop_if_broken
-from delta_lightning.trainer.view import HiddenCache, RolloutView
-from delta_lightning.types import Experience, Need, Prompt, SamplingParams, Statistics, StepTotals, TokenScores
+from delta_lightning.trainer.cache import HiddenCache
+from delta_lightning.trainer.view import RolloutView
+from delta_lightning.types import (
+    Correction,
+    Experience,
+    Need,
+    Prompt,
+    RolloutBatch,
+    SamplingParams,
+    Statistics,
+    StepTotals,
+    TokenScores,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,21 +86,55 @@ def make_experience(
     book: MetricBook,
 ) -> Buffer:
     """Prompts of this rank -> credited micro-batches, all under theta_old. `prompts` are (group id, prompt)."""
+    batch, micro = make_batch(step, prompts, parts, plan, tools, book)
+    scored = score_batch(step, batch.to(scorer.device), micro, parts, plan, scorer, tools, book, needs=parts.rollout_needs())
+    with tools.clock("credit"):
+        experience = credited(scored, parts.credit)
+    observe_experience(book, experience, scored.view)
+    totals = totals_of(experience, micro, per_update=plan.cut.micro, ranks=tools.ranks)
+    return Buffer(step=step, experience=experience, micro=micro, totals=totals)
+
+
+def make_batch(
+    step: int, prompts: Sequence[tuple[int, Prompt]], parts: Parts, plan: Plan, tools: RolloutTools, book: MetricBook
+) -> tuple[RolloutBatch, list[slice]]:
+    """Sampled, judged and filtered rollouts of this rank, and the rows of each micro-batch."""
     rollouts = collect(
         prompts, tools, completions=plan.completions, params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout")
     )
     stop_if_broken(rollouts, tools.policy, tools.ranks)
     rollout_metrics(book, rollouts)
-
     names = component_names(rollouts, tools.ranks)
     batch, micro = collate(rollouts, cut=plan.cut, completions=plan.completions, names=names)
-    batch = batch.to(scorer.device)
     if plan.completions > 1:
         batch = drop_lonely_groups(batch)
-    batch = filtered(batch, parts.filters)
+    return filtered(batch, parts.filters), micro
 
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredBatch:
+    """Everything of a rollout step that comes before credit: any number of assigners may read it."""
+
+    view: RolloutView
+    old_logprobs_BT: Tensor
+    correction: Correction
+
+
+def score_batch(
+    step: int,
+    batch: RolloutBatch,
+    micro: list[slice],
+    parts: Parts,
+    plan: Plan,
+    scorer: Scorer,
+    tools: RolloutTools,
+    book: MetricBook,
+    *,
+    needs: frozenset[Need],
+) -> ScoredBatch:
+    """Advantages, the one scoring pass under theta_old, and the correction; the mask is final from here on."""
     view = RolloutView(
-        batch, micro=micro, scorer=scorer, needs=parts.rollout_needs(), cache=plan.cache, ranks=tools.ranks,
+        batch, micro=micro, scorer=scorer, needs=needs, cache=plan.cache, ranks=tools.ranks,
         seed=(plan.seed, step), tick=lambda done, total: tools.progress("scoring", done, total),
     )  # fmt: skip
     with tools.clock("score"):
@@ -99,19 +144,20 @@ def make_experience(
     with tools.clock("credit"):
         correction = parts.correction.correct(view)
         view.shrink(correction.mask_BT)
-        credit = parts.credit.credit(view)
+    return ScoredBatch(view=view, old_logprobs_BT=old_logprobs_BT * correction.mask_BT, correction=correction)
 
+
+def credited(scored: ScoredBatch, assigner: CreditAssigner) -> Experience:
+    """The batch with the credit that `assigner` gives it."""
+    view = scored.view
     assert view.advantages is not None
-    experience = Experience(
+    return Experience(
         batch=view.batch,
         advantages=view.advantages,
-        credit=credit,
-        correction_BT=correction.weights_BT,
-        old_logprobs_BT=old_logprobs_BT * correction.mask_BT,
+        credit=assigner.credit(view),
+        correction_BT=scored.correction.weights_BT,
+        old_logprobs_BT=scored.old_logprobs_BT,
     )
-    observe_experience(book, experience, view)
-    totals = totals_of(experience, micro, per_update=plan.cut.micro, ranks=tools.ranks)
-    return Buffer(step=step, experience=experience, micro=micro, totals=totals)
 
 
 def mini_batch_statistics(
