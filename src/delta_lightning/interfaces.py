@@ -45,8 +45,8 @@ class Head(Protocol):
         """The head's weight."""
         ...
 
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """[N, D] -> [N, V] at the sampling temperature. The caller keeps N small (a chunk)."""
+    def logits(self, hidden_ND: Tensor, vocabulary: slice = slice(None)) -> Tensor:
+        """[N, D] -> [N, V] at the sampling temperature, or those of some tokens of the vocabulary. The caller keeps N small."""
         ...
 
 

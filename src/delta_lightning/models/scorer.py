@@ -28,9 +28,9 @@ class WholeHead:
     weight_VD: Tensor
     temperature: float
 
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """[N, D] -> [N, V]; the caller keeps N small."""
-        return head_logits(hidden_ND, self.weight_VD, self.temperature)
+    def logits(self, hidden_ND: Tensor, vocabulary: slice = slice(None)) -> Tensor:
+        """[N, D] -> [N, V], or those of some tokens of the vocabulary; the caller keeps N small."""
+        return head_logits(hidden_ND, self.weight_VD[vocabulary], self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,9 +50,9 @@ class FixedHead:
             dtype
         )
 
-    def logits(self, hidden_ND: Tensor) -> Tensor:
-        """[N, D] -> [N, V]."""
-        return hidden_ND @ self.weight_VD.T
+    def logits(self, hidden_ND: Tensor, vocabulary: slice = slice(None)) -> Tensor:
+        """[N, D] -> [N, V], or some columns of it."""
+        return hidden_ND @ self.weight_VD[vocabulary].T
 
 
 @dataclass
