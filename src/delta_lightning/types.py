@@ -196,6 +196,7 @@ class RolloutBatch(TensorStruct):
         group_ids_B: int64, index of the prompt in the rollout step, over all ranks.
         sequence_ids_B: int64, group id * G + sample index: the global order of sequences.
         versions_B: int64, version of the weights that sampled the row.
+        prompt_lengths_B: int64, tokens of the prompt; what follows, up to the padding, is the completion, whatever the mask.
         token_weights_BT: float32, weights that verifiers supplied, 1 where one supplied none; None if none did on any rank.
     """
 
@@ -211,6 +212,7 @@ class RolloutBatch(TensorStruct):
     group_ids_B: Tensor
     sequence_ids_B: Tensor
     versions_B: Tensor
+    prompt_lengths_B: Tensor
     component_names: tuple[str, ...] = ()
     token_weights_BT: Tensor | None = None
 
@@ -218,6 +220,11 @@ class RolloutBatch(TensorStruct):
     def num_sequences(self) -> int:
         """Rows of this rank, masked ones included."""
         return int(self.token_ids_BT.shape[0])
+
+    @property
+    def lengths_B(self) -> Tensor:
+        """Tokens of each completion, int64, those that left the loss mask included."""
+        return self.attention_mask_BT.sum(1) - self.prompt_lengths_B
 
 
 def with_mask(batch: RolloutBatch, mask_BT: Tensor) -> RolloutBatch:

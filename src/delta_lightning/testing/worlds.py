@@ -46,6 +46,7 @@ def make_batch(
         group_ids_B=torch.tensor(groups, dtype=torch.int64),
         sequence_ids_B=torch.arange(rows),
         versions_B=torch.zeros(rows, dtype=torch.int64),
+        prompt_lengths_B=torch.full((rows,), PROMPT),
         component_names=("reward",),
         token_weights_BT=torch.where(mask_BT, 2 * torch.rand(rows, longest, generator=generator), 1.0),
     )

@@ -85,6 +85,7 @@ def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: in
         group_ids_B=torch.tensor([group for group, _ in rows], dtype=torch.int64),
         sequence_ids_B=torch.tensor([g * completions + r.completion.sample_index for g, r in rows], dtype=torch.int64),
         versions_B=torch.tensor([r.completion.version for _, r in rows], dtype=torch.int64),
+        prompt_lengths_B=torch.tensor([len(r.prompt.token_ids) for _, r in rows], dtype=torch.int64),
         component_names=names,
     )
 
