@@ -13,6 +13,7 @@ delta-lightning trains language models by reinforcement learning from verifiable
 
   delta-lightning fit --config CONFIG [--model.KEY=VALUE ...]        train, with held-out accuracy before and after
   delta-lightning validate --config CONFIG [--ckpt_path FILE]        held-out accuracy only
+  delta-lightning ablate --config CONFIG --assigners '[A, B]'        credit assigners compared on the same rollouts
   delta-lightning plugins                                            installed plug-ins
   delta-lightning --version
 

@@ -85,12 +85,15 @@ def config_text(parser: LightningArgumentParser, config: Any) -> str:
 class DeltaCLI(LightningCLI):
     """Parses, checks, builds and runs. Use `run` to have errors printed and turned into exit codes."""
 
+    module_class: type[PolicyModule] = PolicyModule
+    data_class: type[PromptData] = PromptData
+
     def __init__(self, args: Sequence[str]) -> None:
         self.folder: Path | None = None
         self.checkpoint: resume.Checkpoint | None = None
         super().__init__(
-            PolicyModule,
-            PromptData,
+            self.module_class,
+            self.data_class,
             save_config_callback=RunConfig,
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults=TRAINER_DEFAULTS | {"callbacks": [GracefulStop(), resume.PresentOptimizer()]},
@@ -226,7 +229,12 @@ def run(args: Sequence[str]) -> int:
         settle()
         DeltaParser.roots = {"model": PolicyModule, "data": PromptData, "trainer": Trainer}
         check_config_files(args)
-        DeltaCLI(args)
+        if args[:1] == ["ablate"]:
+            from delta_lightning.cli.ablate import AblateCLI, each_appends
+
+            AblateCLI(each_appends(args))
+        else:
+            DeltaCLI(args)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:

@@ -84,7 +84,7 @@ def subclasses(hint: Any) -> list[type]:
 
 def _unknown_command(message: str, words: Vocabulary) -> str | None:
     match = re.search(r"argument subcommand: invalid choice: '([^']+)'", message)
-    known = ("fit", "validate", "plugins")
+    known = ("fit", "validate", "ablate", "plugins")
     return match and f"unknown command {match.group(1)}.{nearest(match.group(1), known)} Known: {', '.join(known)}."
 
 
@@ -108,7 +108,10 @@ def _required(message: str, words: Vocabulary) -> str | None:
     if match is None:
         return None
     said = []
-    for key in (name.strip().removeprefix("fit.").removeprefix("validate.") for name in match.group(1).split(",")):
+    for key in (
+        name.strip().removeprefix("fit.").removeprefix("validate.").removeprefix("ablate.")
+        for name in match.group(1).split(",")
+    ):
         said.append(f"{key} is required and was not given.{_known(words.hint([key], []))}")
     return "\n".join(said)
 
