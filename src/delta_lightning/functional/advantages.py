@@ -1,8 +1,14 @@
-"""Statistics of groups of rewards, by scatter over group ids: no loop over groups."""
+"""Advantages from groups of rewards, by scatter over group ids: no loop over groups.
+
+Every function takes `rewards_B`, `group_ids_B` and `valid_B`, accumulates in float64 and returns [B] in the dtype of the
+rewards. Rows that are not valid get exactly 0 and enter no statistic; so do groups whose rewards are all equal (`TIE`), where
+rounding would otherwise leave a residue, and groups with fewer than two valid rows, which have nothing to compare.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,13 +51,95 @@ def group_statistics(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor) ->
     return GroupStatistics(index_B, count_P, mean_P, deviations_B, variance_P, spread_P < TIE)
 
 
-@torch.no_grad()
-def group_standardise(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor, *, eps: float = 1e-6) -> Tensor:
-    """A = (R - mean) / (std + eps) within each group, std unbiased (n - 1); [B] in the dtype of the rewards.
+Deviation = Literal["unbiased", "population"]
 
-    Exactly 0 for invalid rows, for groups with fewer than two valid rows and for groups whose rewards are all equal.
-    """
+
+def unbiased_std(group: GroupStatistics) -> Tensor:
+    """Standard deviation with n - 1, [P]; what torch and most libraries call std."""
+    return group.variance_P.sqrt()
+
+
+def population_std(group: GroupStatistics) -> Tensor:
+    """Standard deviation with n, [P]."""
+    return (group.variance_P * (group.count_P - 1) / group.count_P.clamp(min=1)).clamp(min=0).sqrt()
+
+
+STD: Mapping[str, Callable[[GroupStatistics], Tensor]] = {"unbiased": unbiased_std, "population": population_std}
+
+
+def snapped_deviations(group: GroupStatistics) -> Tensor:
+    """Reward - mean, [B] float64, exactly 0 in groups whose rewards are all equal."""
+    return torch.where(group.tied_P[group.index_B], 0.0, group.deviations_B)
+
+
+@torch.no_grad()
+def group_standardise(
+    rewards_B: Tensor,
+    group_ids_B: Tensor,
+    valid_B: Tensor,
+    *,
+    eps: float = 1e-6,
+    std: Callable[[GroupStatistics], Tensor] = unbiased_std,
+) -> Tensor:
+    """A = (R - mean) / (std + eps) within each group."""
     group = group_statistics(rewards_B, group_ids_B, valid_B)
     # Fewer than two verdicts tie with themselves.
-    scale_P = torch.where(group.tied_P, 0.0, 1 / (group.variance_P.sqrt() + eps))
+    scale_P = torch.where(group.tied_P, 0.0, 1 / (std(group) + eps))
     return (group.deviations_B * scale_P[group.index_B]).to(rewards_B.dtype)
+
+
+@torch.no_grad()
+def group_centre(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor) -> Tensor:
+    """A = R - mean within each group."""
+    return snapped_deviations(group_statistics(rewards_B, group_ids_B, valid_B)).to(rewards_B.dtype)
+
+
+@torch.no_grad()
+def leave_one_out(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor) -> Tensor:
+    """A = R - mean of the others = n / (n - 1) (R - mean) within each group."""
+    group = group_statistics(rewards_B, group_ids_B, valid_B)
+    scale_P = group.count_P / (group.count_P - 1).clamp(min=1)
+    return (snapped_deviations(group) * scale_P[group.index_B]).to(rewards_B.dtype)
+
+
+@torch.no_grad()
+def over_mean(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor, *, min_mean: float = TIE) -> Tensor:
+    """A = (R - mean) / mean within each group; 0 in groups whose mean is below `min_mean`, which is above 0."""
+    group = group_statistics(rewards_B, group_ids_B, valid_B)
+    scale_P = torch.where(group.mean_P >= min_mean, 1 / group.mean_P.clamp(min=min_mean), 0.0)
+    return (snapped_deviations(group) * scale_P[group.index_B]).to(rewards_B.dtype)
+
+
+@torch.no_grad()
+def weighted_baseline(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor, weights_B: Tensor) -> Tensor:
+    """A = R - sum(w R) / sum(w) within each group; the plain mean where no weight is above 0.
+
+    Computed from deviations from the plain mean, so that large rewards do not cancel.
+    """
+    check_same_shape(rewards_B=rewards_B, weights_B=weights_B)
+    group = group_statistics(rewards_B, group_ids_B, valid_B)
+    deviations_B, weights_B = snapped_deviations(group), weights_B.double() * valid_B
+    zeros_P = torch.zeros_like(group.mean_P)
+    total_P = zeros_P.index_add(0, group.index_B, weights_B)
+    shift_P = zeros_P.index_add(0, group.index_B, weights_B * deviations_B)
+    shift_P = torch.where(total_P > 0, shift_P / torch.where(total_P > 0, total_P, 1.0), 0.0)
+    return ((deviations_B - shift_P[group.index_B]) * valid_B).to(rewards_B.dtype)
+
+
+@torch.no_grad()
+def best_margin(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor) -> Tensor:
+    """A = best - second best for the one best row of each group, 0 for all others.
+
+    Rows within `TIE` of the best tie with it: two bests leave no margin, and the whole group gets 0.
+    """
+    group = group_statistics(rewards_B, group_ids_B, valid_B)
+    deviations_B = snapped_deviations(group)
+    lowest_P = torch.full_like(group.mean_P, -torch.inf)
+    candidates_B = torch.where(valid_B, deviations_B, -torch.inf)
+    best_P = lowest_P.scatter_reduce(0, group.index_B, candidates_B, reduce="amax")
+    is_best_B = valid_B & (best_P[group.index_B] - deviations_B < TIE)
+    others_B = torch.where(is_best_B, -torch.inf, candidates_B)
+    second_P = lowest_P.scatter_reduce(0, group.index_B, others_B, reduce="amax")
+    bests_P = torch.zeros_like(group.mean_P).index_add(0, group.index_B, is_best_B.double())
+    margin_P = torch.where((bests_P == 1) & torch.isfinite(second_P), best_P - second_P, 0.0)
+    return torch.where(is_best_B, margin_P[group.index_B], 0.0).to(rewards_B.dtype)
