@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from delta_lightning.functional.advantages import group_statistics
 from delta_lightning.interfaces import RolloutFilter
-from delta_lightning.types import RolloutBatch
+from delta_lightning.types import RolloutBatch, with_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,4 @@ class ZeroVariance(RolloutFilter):
         """The batch with every token of the other groups out of the mask, its sampler's log-probabilities set to 0 there."""
         group = group_statistics(batch.rewards_B, batch.group_ids_B, batch.valid_B)
         mask_BT = batch.loss_mask_BT & ~group.tied_P[group.index_B][:, None]
-        return replace(
-            batch,
-            loss_mask_BT=mask_BT,
-            behaviour_logprobs_BT=batch.behaviour_logprobs_BT * mask_BT,
-            raw_logprobs_BT=batch.raw_logprobs_BT * mask_BT,
-        )
+        return with_mask(batch, mask_BT)
