@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from delta_lightning.functional.delta import (
-    centroids,
     delta_coefficients,
-    gates,
-    margins,
     normalise,
     range_map,
-    row_blocks,
-    side_std,
-    side_weights,
+    soft_gate,
     stream_coefficients,
 )
-from support import reference
+from delta_lightning.functional.delta import gates as gates_of
+from delta_lightning.functional.feature_geometry import FeatureGeometry
+from delta_lightning.functional.feature_geometry import centroids as centroids_of
+from delta_lightning.functional.sides import Sides, row_blocks
+from delta_lightning.functional.sides import side_std as side_std_of
 from delta_lightning.testing.views import ThreadRank, run_ranks
+from support import reference
 
 V = torch.tensor(
     [[1, 0], [0, 0.2], [0.8, 0.8], [0, 0.2], [1.2, 1.2], [-0.7, 0.7], [0, 0.2], [0.4, -0.4], [1.5, 0.5]], dtype=torch.float64
@@ -40,6 +40,34 @@ GOLDEN = {
 
 def near(got: Tensor, wanted: object, tolerance: float = 1e-12) -> None:
     torch.testing.assert_close(got, torch.as_tensor(np.asarray(wanted), dtype=got.dtype), rtol=tolerance, atol=tolerance)
+
+
+def margins(features: Tensor, weights_2N: Tensor, advantages: Tensor) -> Tensor:
+    return FeatureGeometry(lambda: [features], Sides(advantages)).margins(weights_2N)
+
+
+def own(margins_N: Tensor, advantages: Tensor) -> Tensor:
+    return torch.where(advantages > 0, margins_N, -margins_N)
+
+
+def side_std(margins_N: Tensor, advantages: Tensor) -> Tensor:
+    return side_std_of(margins_N, Sides(advantages))[:, 0]
+
+
+def gates(margins_N: Tensor, advantages: Tensor, gammas_2: Tensor) -> Tensor:
+    return gates_of(own(margins_N, advantages), gammas_2[:, None], Sides(advantages), soft_gate)
+
+
+def mean_one(values_N: Tensor) -> Tensor:
+    return normalise(values_N, Sides(torch.ones_like(values_N)))
+
+
+def side_weights(advantages: Tensor) -> Tensor:
+    return Sides(advantages).weights_2N
+
+
+def centroids(features: Tensor, weights_2N: Tensor) -> Tensor:
+    return centroids_of(lambda: [features], weights_2N, Sides(torch.ones_like(weights_2N[0])))[:, 0]
 
 
 @st.composite
@@ -74,20 +102,31 @@ def test_golden_vector_of_the_reference(k: int) -> None:
 
 def test_golden_intermediate_values() -> None:
     weights_2N = side_weights(A)
-    mu = centroids(lambda: [V], weights_2N)
-    near(mu, [[0.6, 0.425], [-0.1, 0.1666666667]], 1e-9)
-    m = margins(lambda: [V], mu, like=A)
+    near(centroids(V, weights_2N), [[0.6, 0.425], [-0.1, 0.1666666667]], 1e-9)
+    m = margins(V, weights_2N, A)
     near(m[:8], [0.897153, -0.399514, 1.030486, -0.399514, 1.797153, -1.121181, -0.399514, -0.149514], 1e-6)
     gamma = side_std(m, A)
     near(gamma, [0.860668, 0.411965], 1e-6)
     alpha = gates(m, A, gamma)
     near(alpha, [0.739311, 0.385992, 0.768046, 0.385992, 0.889740, 0.938286, 0.725075, 0.589749, 0], 1e-6)
-    refined = centroids(lambda: [V], weights_2N * alpha)
-    near(refined, [[0.745726, 0.499396], [-0.186809, 0.251171]], 1e-6)
-    coefficients = range_map(gates(margins(lambda: [V], refined, like=A), A, gamma), low=0.8, high=1.2)
+    near(centroids(V, weights_2N * alpha), [[0.745726, 0.499396], [-0.186809, 0.251171]], 1e-6)
+    refined = margins(V, weights_2N * alpha, A)
+    near(refined[:8], [1.157550, -0.608229, 1.181696, -0.608229, 2.126304, -1.665551, -0.608229, -0.160071], 1e-6)
+    coefficients = range_map(gates(refined, A, gamma), low=0.8, high=1.2)
     near(coefficients[[0, 4, 5, 8]], [1.117321, 1.168820, 1.193103, 0.8], 1e-6)
     assert float(coefficients.sum()) == pytest.approx(9.426638, abs=1e-6)
-    near(normalise(coefficients), GOLDEN[1], 1e-6)
+    near(mean_one(coefficients), GOLDEN[1], 1e-6)
+
+
+def test_golden_toy_of_five_tokens() -> None:
+    """Margins about unweighted centroids, and gamma by the population standard deviation."""
+    features = torch.tensor([[1, 0], [0.8, 0.2], [0, 1], [0.1, 0.9], [0.5, 0.5]], dtype=torch.float64)
+    advantages = torch.tensor([1, 1, -1, -1, 1], dtype=torch.float64)
+    weights_2N = side_weights(advantages)
+    near(centroids(features, weights_2N), [[0.766667, 0.233333], [0.05, 0.95]], 1e-6)
+    m = margins(features, weights_2N, advantages)
+    near(own(m, advantages), [1.696111, 1.122778, 1.170556, 0.883889, 0.262778], 1e-6)
+    near(side_std(m, advantages), [0.589044, 0.143333], 1e-6)
 
 
 @quick
@@ -103,7 +142,7 @@ def test_zero_advantage_tokens_raise_the_others(fraction: float, factor: float) 
     """N/Z = 1 / (0.8 f + m (1 - f)), with m = 1: a share f of tokens without advantage."""
     zeros = round(400 * fraction)
     values = torch.cat([torch.full((zeros,), 0.8), torch.ones(400 - zeros)]).double()
-    assert float(normalise(values)[-1]) == pytest.approx(factor, abs=5e-4)
+    assert float(mean_one(values)[-1]) == pytest.approx(factor, abs=5e-4)
 
 
 # ---------------------------------------------------------------------------------------------------- invariants
@@ -115,11 +154,10 @@ def test_one_refinement_leaves_gamma_alone(data: tuple[Tensor, Tensor]) -> None:
     """K = 1 with gamma recomputed by the lagged rule is K = 1 with the first gamma, exactly."""
     features, advantages = data
     weights_2N = side_weights(advantages)
-    first = margins(lambda: [features], centroids(lambda: [features], weights_2N), like=advantages)
+    first = margins(features, weights_2N, advantages)
     gamma = side_std(first, advantages)
-    refined = centroids(lambda: [features], weights_2N * gates(first, advantages, gamma))
-    last = gates(margins(lambda: [features], refined, like=advantages), advantages, gamma)
-    assert torch.equal(normalise(range_map(last, low=0.8, high=1.2)), delta_coefficients(features, advantages))
+    last = gates(margins(features, weights_2N * gates(first, advantages, gamma), advantages), advantages, gamma)
+    assert torch.equal(mean_one(range_map(last, low=0.8, high=1.2)), delta_coefficients(features, advantages))
 
 
 @quick
@@ -127,10 +165,9 @@ def test_one_refinement_leaves_gamma_alone(data: tuple[Tensor, Tensor]) -> None:
 def test_mean_own_margin_is_the_squared_distance_of_the_centroids(data: tuple[Tensor, Tensor]) -> None:
     features, advantages = data
     weights_2N = side_weights(advantages)
-    mu = centroids(lambda: [features], weights_2N)
-    m = margins(lambda: [features], mu, like=advantages)
-    own = torch.stack([m, -m])
-    near((weights_2N * own).sum(1) / weights_2N.sum(1), (mu[0] - mu[1]).square().sum().expand(2), 1e-9)
+    mu = centroids(features, weights_2N)
+    m = margins(features, weights_2N, advantages)
+    near((weights_2N * torch.stack([m, -m])).sum(1) / weights_2N.sum(1), (mu[0] - mu[1]).square().sum().expand(2), 1e-9)
 
 
 @quick
@@ -144,7 +181,7 @@ def test_invariant_under_similarities_of_the_features(data: tuple[Tensor, Tensor
     wanted = delta_coefficients(features, advantages, refinements=k)
     near(delta_coefficients(features + shift, advantages, refinements=k), wanted, 1e-8)
     near(delta_coefficients(features @ rotation, advantages, refinements=k), wanted, 1e-8)
-    first = margins(lambda: [features], centroids(lambda: [features], side_weights(advantages)), like=advantages)
+    first = margins(features, side_weights(advantages), advantages)
     # The floor of gamma, 1e-4, does not scale: it holds where a side has one token, or tokens all alike.
     if float(side_std(first, advantages).min()) > 0.01:
         near(delta_coefficients(features * scale, advantages, refinements=k), wanted, 1e-8)
@@ -242,7 +279,7 @@ def test_independent_of_chunks_and_blocks(dtype: torch.dtype, tolerance: float, 
     wanted = stream_coefficients(Chunks(features), advantages, refinements=2)
     for size in (1, 7, 1000):
         near(stream_coefficients(Chunks(*features.split(size)), advantages, refinements=2), wanted, tolerance)
-    monkeypatch.setattr("delta_lightning.functional.delta.BLOCK_ELEMENTS", 96)
+    monkeypatch.setattr("delta_lightning.functional.sides.BLOCK_ELEMENTS", 96)
     assert row_blocks(7, 32) == [slice(0, 3), slice(3, 6), slice(6, 7)]
     near(stream_coefficients(Chunks(features), advantages, refinements=2), wanted, tolerance)
 
@@ -301,11 +338,7 @@ def test_margins_survive_a_common_offset() -> None:
     exact[advantages > 0, 0] += 1
     exact = (exact + 30).float().double()
     weights_2N = side_weights(advantages)
-
-    def m(features: Tensor) -> Tensor:
-        return margins(lambda: [features], centroids(lambda: [features], weights_2N), like=advantages)
-
-    error = (m(exact.float()) - m(exact)).abs().max()
+    error = (margins(exact.float(), weights_2N, advantages) - margins(exact, weights_2N, advantages)).abs().max()
     assert float(error) < 5e-6, float(error)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from delta_lightning.credit.proxies import GradientProxy, OutputRow
+from delta_lightning.credit.proxies.tokens import TokenStream
 from delta_lightning.errors import require
-from delta_lightning.functional.delta import row_blocks, stream_coefficients
+from delta_lightning.functional import delta as rules
 from delta_lightning.functional.logprobs import scatter_tokens
+from delta_lightning.functional.sides import Sides, group_units, identity
 from delta_lightning.interfaces import NOTHING, CreditAssigner, StepView
 from delta_lightning.types import Credit, Need
 
@@ -19,20 +23,34 @@ from delta_lightning.types import Credit, Need
 class Delta(CreditAssigner):
     """DelTA (Zhang, Wu and Lin, arXiv 2605.21467): tokens that tell good answers from bad ones count more.
 
-    Each trained token has the proxy v = (1 - p) h, with p its probability and h the LM head's input that predicted it: the
-    gradient of its log-probability with respect to its own row of the LM head. On each side of the advantage's sign, a
-    centroid of v is taken; a token closer to its own centroid than to the other gets a gate alpha above 1/2. The coefficient
-    is low + (high - low) alpha, divided by its mean over all trained tokens of the rollout step, on all ranks. Tokens of
-    responses with advantage 0 get `low` before that division. The exact formulas are in `functional.delta`.
+    Each trained token has a vector v that stands for the gradient of its log-probability (`proxy`). On each side of the
+    advantage's sign, a centroid of v is taken; a token closer to its own centroid than to the other gets a gate alpha above
+    1/2. The coefficient is low + (high - low) alpha, divided by its mean over all trained tokens of the rollout step, on all
+    ranks. Tokens of responses with advantage 0 get `low` before that division. The exact formulas are in `functional.delta`.
 
-    If no response has a positive advantage, or none a negative one, all coefficients are 1. Not so in the official code,
-    which also takes the statistics on each rank alone.
+    If no response has a positive advantage, or none a negative one, all coefficients are 1 (in every group for itself with
+    `scope: group`, on every rank for itself with `scope: rank`). Not so in the official code.
+
+    The defaults are the published method. `refinements: 0`, `low: 0` with `high: 1` (no range map) and the values of the
+    fields from `evidence` on that are not defaults are the paper's ablations; each is in `configs/ablation/`.
 
     Args:
         refinements: K, how often the centroids are recomputed with gated weights; at least 0. The paper uses 1.
         low: coefficient of a token with gate 0, before normalisation; at least 0.
-        high: coefficient of a token with gate 1, before normalisation; above 0 and at least `low`. `low == high` is exactly
-            `Uniform`.
+        high: coefficient of a token with gate 1, before normalisation; above 0 and at least `low`. With `low == high` credit
+            is uniform, and with `normaliser: mean_one` exactly `Uniform`.
+        proxy: what stands for a token's gradient: OutputRow (published default), TopKHiddenGradient (published ablation),
+            HiddenGradient, HeadGradient.
+        evidence: "margin" compares with both centroids; "within_side" gates by sigmoid(-|v - own centroid|^2 / gamma).
+        gamma: "lagged" is the standard deviation of the evidence on each side, taken anew before each refinement;
+            "first_spread" keeps the first one, which changes nothing for K <= 1; "first_distance" keeps the side's mean squared
+            distance from its first centroid, our reading of the paper's "initial distance scale".
+        gate: "soft" is the sigmoid; "hard" is 0 or 1 by the sign of the evidence, 1/2 for ties within 1e-6 gamma.
+        centroid: "mean", weighted; "geometric_median" has the least sum of distances (in the paper's sources, not its text).
+        median_steps: Weiszfeld iterations of a geometric median; at least 1. Not published: our choice.
+        normaliser: "mean_one" divides by the mean coefficient; "none" does not.
+        scope: whose tokens are compared: "all_ranks", the whole rollout step; "group", each prompt's alone (the paper's
+            equations), N / Z included; "rank", those of each rank (the official code), so that results depend on their number.
 
     Raises:
         ConfigError: a field out of range, or an advantage estimator that gives one advantage per token.
@@ -41,6 +59,14 @@ class Delta(CreditAssigner):
     refinements: int = 1
     low: float = 0.8
     high: float = 1.2
+    proxy: GradientProxy = OutputRow()  # noqa: RUF009 -- immutable
+    evidence: Literal["margin", "within_side"] = "margin"
+    gamma: Literal["lagged", "first_spread", "first_distance"] = "lagged"
+    gate: Literal["soft", "hard"] = "soft"
+    centroid: Literal["mean", "geometric_median"] = "mean"
+    median_steps: int = 10
+    normaliser: Literal["mean_one", "none"] = "mean_one"
+    scope: Literal["all_ranks", "group", "rank"] = "all_ranks"
 
     def __post_init__(self) -> None:
         require(
@@ -59,30 +85,90 @@ class Delta(CreditAssigner):
             got=self.low,
             remedy="Swap the two, or make them equal for uniform credit.",
         )
+        steps = self.median_steps
+        require(steps >= 1, "credit.median_steps", wanted="at least 1", got=steps, remedy="0 steps would be `centroid: mean`.")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            require(value in choices, f"credit.{name}", wanted=" or ".join(choices), got=value, remedy="Choose one of these.")
+        require(
+            (self.evidence, self.gate) != ("within_side", "hard"),
+            "credit.gate",
+            wanted="soft gates with within_side evidence",
+            got=self.gate,
+            remedy="That evidence is never above 0, so every hard gate would be closed. Use evidence: margin, or soft gates.",
+        )
 
     def credit(self, view: StepView) -> Credit:
         """One coefficient per trained token, [B, T]; float32, or float64 for float64 models."""
         mask_BT = view.batch.loss_mask_BT
         if self.low == self.high:
-            return Credit(scale_BT=mask_BT.to(torch.float32))
-        proxies = _Proxies(view)
-        coefficients_N = stream_coefficients(
-            proxies,
-            _advantages_per_token(view),
+            return Credit(scale_BT=mask_BT.to(torch.float32) * (1.0 if self.normaliser == "mean_one" else self.low))
+        tokens = TokenStream(view)
+        sides = _SCOPES[self.scope](view, _advantages_per_token(view))
+        coefficients_N = rules.coefficients(
+            self.proxy.bind(tokens, sides),
             refinements=self.refinements,
             low=self.low,
             high=self.high,
-            all_sum=view.all_sum,
+            rules=self.rules(),
+            agree=view.all_sum if self.scope == "rank" else None,
         )
-        return Credit(scale_BT=scatter_tokens(coefficients_N.to(proxies.dtype), mask_BT))
+        return Credit(scale_BT=scatter_tokens(coefficients_N.to(tokens.dtype), mask_BT))
+
+    def rules(self) -> rules.Rules:
+        """The functions that the fields name."""
+        centres = {"mean": rules.weighted_mean, "geometric_median": rules.geometric_median(self.median_steps)}
+        return rules.Rules(
+            centre=centres[self.centroid],
+            own=_EVIDENCE[self.evidence],
+            scale=_GAMMAS[self.gamma],
+            gate=_GATES[self.gate],
+            normaliser=_NORMALISERS[self.normaliser],
+        )
 
     def needs(self) -> frozenset[Need]:
-        """Hidden states, unless credit is uniform anyway."""
-        return NOTHING if self.low == self.high else frozenset({Need.HIDDEN})
+        """What the proxy needs; nothing if credit is uniform anyway."""
+        return NOTHING if self.low == self.high else self.proxy.needs()
 
     def token_level(self) -> bool:
         """Credit differs between tokens unless `low == high`."""
         return self.low != self.high
+
+    def cut_dependent(self) -> bool:
+        """Only with statistics of each rank."""
+        return self.scope == "rank" and self.token_level()
+
+    def per_response(self) -> bool:
+        """Sides are made of responses."""
+        return True
+
+
+def _all_ranks(view: StepView, advantages_N: Tensor) -> Sides:
+    return Sides(advantages_N, all_sum=view.all_sum)
+
+
+def _group(view: StepView, advantages_N: Tensor) -> Sides:
+    """Summed over ranks too, so that a group may be split over them."""
+    mask_BT = view.batch.loss_mask_BT
+    ids_N = view.batch.group_ids_B[:, None].expand(mask_BT.shape)[mask_BT]
+    units_N, count = group_units(ids_N, all_sum=view.all_sum)
+    return Sides(advantages_N, units_N, count, view.all_sum)
+
+
+def _rank(view: StepView, advantages_N: Tensor) -> Sides:
+    return Sides(advantages_N, all_sum=identity)
+
+
+_SCOPES: dict[str, Callable[[StepView, Tensor], Sides]] = {"all_ranks": _all_ranks, "group": _group, "rank": _rank}
+_EVIDENCE = {"margin": rules.own_margin, "within_side": rules.own_distance}
+_GAMMAS = {"lagged": rules.lagged_spread, "first_spread": rules.first_spread, "first_distance": rules.distance_scale}
+_GATES = {"soft": rules.soft_gate, "hard": rules.hard_gate}
+_NORMALISERS = {"mean_one": rules.normalise, "none": rules.unnormalised}
+_CENTROIDS = ("mean", "geometric_median")
+_CHOICES = {
+    "evidence": tuple(_EVIDENCE), "gamma": tuple(_GAMMAS), "gate": tuple(_GATES), "centroid": _CENTROIDS,
+    "normaliser": tuple(_NORMALISERS), "scope": tuple(_SCOPES),
+}  # fmt: skip
 
 
 def _advantages_per_token(view: StepView) -> Tensor:
@@ -99,27 +185,3 @@ def _advantages_per_token(view: StepView) -> Tensor:
     )
     mask_BT = view.batch.loss_mask_BT
     return advantages[:, None].expand(mask_BT.shape)[mask_BT]
-
-
-class _Proxies:
-    """v = (1 - p) h of the trained tokens, block by block, computed anew at each pass; `dtype` is that of the last block."""
-
-    def __init__(self, view: StepView) -> None:
-        self.view = view
-        self.dtype = torch.float32
-
-    def __call__(self) -> Iterator[Tensor]:
-        mask_BT = self.view.batch.loss_mask_BT
-        seen = 0
-        for rows, scores in self.view.passes():
-            if rows.start != seen or scores.hidden_ND is None:
-                raise ValueError("credit.Delta: passes() must yield the rows in order, with hidden states")
-            seen = rows.stop
-            logprobs_N = scores.logprobs_BT[mask_BT[rows]]
-            if len(logprobs_N) != len(scores.hidden_ND):
-                raise ValueError(f"credit.Delta: {len(scores.hidden_ND)} hidden states for {len(logprobs_N)} trained tokens")
-            self.dtype = logprobs_N.dtype
-            # 1 - exp(logp) without cancellation where p is close to 1.
-            weights_N = -torch.expm1(logprobs_N)
-            for part in row_blocks(*scores.hidden_ND.shape):
-                yield weights_N[part, None] * scores.hidden_ND[part].to(self.dtype)
