@@ -20,8 +20,8 @@ from delta_lightning.types import Experience, Statistics, TokenScores
 class VESPO(PolicyLoss):
     """-sg(phi(w)) A log p, w the product of pi / pi_old over the sequence, phi(w) = e^rate w^shape e^(-rate w).
 
-    arXiv 2602.10693; formula and defaults as in TRL's `loss_type="vespo"`. phi(1) = 1, and phi is largest at shape / rate:
-    below 1 where A >= 0, above 1 where A < 0. It keeps token-level credit; shape and rate go by the sign of each token's A.
+    arXiv 2602.10693; formula and defaults as in TRL's `loss_type="vespo"`. phi(1) = 1, and phi is largest at w = shape / rate,
+    below 1 where A >= 0 and above 1 where A < 0. It keeps token-level credit; shape and rate go by the sign of each token's A.
     Over thousands of tokens w leaves the neighbourhood of 1 quickly, and phi with it: watch `sequence_weight`. As in TRL a
     token's |log r| counts for at most 20 nats, and log w lies between log 1e-8 and 20. Native reduction: the token mean.
 
