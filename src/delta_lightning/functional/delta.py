@@ -109,13 +109,12 @@ def soft_gate(scaled_N: Tensor) -> Tensor:
 
 def hard_gate(scaled_N: Tensor) -> Tensor:
     """The maximiser without the entropy term: 1 for D > 0, 0 for D < 0; 1/2 for ties, |D| <= 1e-6 gamma."""
-    decided_N: Tensor = (scaled_N > 0).double()
-    return decided_N.masked_fill(scaled_N.abs() <= TIE, 0.5)
+    return torch.where(scaled_N.abs() <= TIE, 0.5, (scaled_N > 0).double())
 
 
 def normalise(values_N: Tensor, sides: Sides) -> Tensor:
     """lambda N / Z, so that the mean over the tokens of each unit is 1; one collective."""
-    counts_U, totals_U = sides.sums(torch.stack([torch.ones_like(values_N), values_N]))
+    counts_U, totals_U = sides.sums(torch.stack([torch.ones_like(values_N), values_N])).unbind()
     return values_N * (counts_U / totals_U.clamp(min=MASS_FLOOR))[sides.unit_of_N]
 
 
