@@ -10,7 +10,7 @@ from torch import Tensor
 from delta_lightning.functional.checks import check_rank, check_same_shape
 
 
-def discounted_suffix_sums(values_BT: Tensor, *, decay: float, block: int = 128) -> Tensor:
+def discounted_suffix_sums(values_BT: Tensor, *, decay: float, block: int = 64) -> Tensor:
     """F_t = sum over k >= t of decay^(k - t) v_k, that is F_t = v_t + decay F_(t+1); [B, T] in float64.
 
     T x block multiplications a row and no loop over T: each block of columns is multiplied with one triangular matrix of powers
@@ -19,9 +19,12 @@ def discounted_suffix_sums(values_BT: Tensor, *, decay: float, block: int = 128)
     products (TF32) out.
 
     Args:
-        values_BT: finite. decay: between 0 and 1. block: columns that one product handles; no influence beyond rounding.
+        values_BT: finite. decay: between 0 and 1.
+        block: columns that one product handles, at least 2; without influence beyond rounding.
     """
     check_rank("values_BT", values_BT, 2)
+    if block < 2:
+        raise ValueError(f"block: wanted at least 2, got {block}")
     values_BT = values_BT.to(torch.float64)
     rows, length = values_BT.shape
     width = min(block, length)

@@ -21,10 +21,11 @@ class ClipCov(TokenWeighting):
 
     Cui et al., "The entropy mechanism of RL" (arXiv 2505.22617), section Clip-Cov. The covariance of a token is
     (A - mean A)(log pi - mean log pi), under the current policy, with the raw advantage A and means over the N trained tokens.
-    Tokens that the loss has clipped already (A > 0, r > 1 + clip_high or A < 0, r < 1 - clip_low) are no candidates. If there are
-    fewer candidates, all get 0. Denominators stay. Means, N and the draw are over all micro-batches and ranks of the optimiser
-    step; the released code takes them in each micro-batch and drops at least one token of each, so that its true share grows as
-    micro-batches shrink. Each token's random number is keyed by run seed, step, sequence and position, never by order.
+    Tokens that the loss has clipped already (A > 0, r > 1 + clip_high or A < 0, r < 1 - clip_low) are no candidates. If there
+    are fewer candidates, all get 0. Denominators stay. Means, N and the draw are over all micro-batches and ranks of the
+    optimiser step; the released code takes them in each micro-batch and drops at least one token of each, so that its true
+    share grows as micro-batches shrink. A token's random number is keyed by run seed, step, sequence and position, never by
+    order.
 
     The method pairs it with PPO's loss with clip bounds of 1, so that the covariance is the only clip:
     `ClippedSurrogate(clip_low=1, clip_high=1)`. Costs one forward pass of the mini-batch per update.

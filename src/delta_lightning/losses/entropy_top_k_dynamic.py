@@ -19,15 +19,15 @@ class EntropyTopKDynamic(TokenWeighting):
     """Weight 1 on the ceil(share * N) tokens of highest entropy of the mini-batch, 0 on the others; at every update.
 
     Wang et al., "Beyond the 80/20 rule" (arXiv 2506.01939). Entropies are the current policy's, in nats over the whole
-    vocabulary; N counts the trained tokens of the optimiser step over all its micro-batches and ranks, where TRL takes a quantile
-    per micro-batch, over ranks. Of equal entropies the first in the order of sequences and positions stay, so that the number is
-    met exactly. Costs one forward pass of the mini-batch per update; the static `EntropyTopK` credit does not.
+    vocabulary; N counts the trained tokens of the optimiser step over all its micro-batches and ranks, where TRL takes a
+    quantile per micro-batch, over ranks. Of equal entropies the first in the order of sequences and positions stay, so that the
+    number is met exactly. Costs one forward pass of the mini-batch per update; the static `EntropyTopK` credit does not.
 
     Args:
         share: of the tokens to train on, above 0, at most 1.
         denominator: "kept" takes the others out of the mask: a token mean divides by the tokens kept (the paper's eq. 6), and
-            penalties see those tokens only. "all" gives them weight 0 and leaves every denominator (TRL): the gradient of a token
-            mean is smaller by the share, and penalties see all tokens.
+            penalties see those tokens only. "all" gives them weight 0 and leaves every denominator (TRL): the gradient of a
+            token mean is smaller by the share, and penalties see all tokens.
 
     Raises:
         ConfigError: a field out of range.
