@@ -56,7 +56,7 @@ def _matrix(axes: Axes, labels: Sequence[str], matrix: Sequence[Sequence[float |
     for i, row in enumerate(matrix):
         for j, value in enumerate(row):
             dark = value is not None and abs(value) > 0.6
-            text = "–" if value is None else f"{value:.2f}"
+            text = "–" if value is None else f"{value:.3f}"
             axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     places = range(len(labels))
     axes.set_xticks(places, [str(number + 1) for number in places])

@@ -75,20 +75,21 @@ def page(summary: Mapping[str, Any]) -> str:
         "## Rank correlation\n",
         "Spearman's, average ranks for ties. `-`: one of the two is constant.\n",
     ]
-    titles = {"signal": "Tokens with A != 0", "positive": "Tokens with A > 0", "negative": "Tokens with A < 0"}
+    titles = {"signal": "tokens with A != 0", "positive": "tokens with A > 0", "negative": "tokens with A < 0"}
     for side, title in titles.items():
-        lines += [f"### {title}\n", markdown_table(*matrix_table(labels, summary["spearman"][side]))]
+        lines += [f"### {title[0].upper()}{title[1:]}\n", markdown_table(*matrix_table(labels, summary["spearman"][side]))]
     lines += [
         "## Cosine of policy gradients\n",
         "All parameters, whole rollout batch, at theta_old, without penalties. `-`: a gradient is 0.\n",
         markdown_table(*matrix_table(labels, summary["gradient_cosine"])),
         "## Top and bottom tokens\n",
-        "Mean coefficient by string, tokens with A != 0.\n",
+        "Mean coefficient by string, each side by itself. Assigners that treat all strings alike are left out.\n",
     ]
     for label in labels:
-        found = summary["assigners"][label]["tokens"]["signal"]
-        if found["top"] and found["top"][0]["mean"] != (found["bottom"] or found["top"])[0]["mean"]:
-            lines += [f"### {label}\n", markdown_table(*tokens_table(found))]
+        for side in ("positive", "negative"):
+            found = summary["assigners"][label]["tokens"][side]
+            if found["bottom"] and found["top"][0]["mean"] != found["bottom"][0]["mean"]:
+                lines += [f"### {label}, {titles[side]}\n", markdown_table(*tokens_table(found))]
     return "\n".join(lines)
 
 

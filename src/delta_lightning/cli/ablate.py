@@ -21,7 +21,7 @@ from delta_lightning.ablation.recording import Recording
 from delta_lightning.ablation.summary import Sizes
 from delta_lightning.ablation.tables import page, terminal
 from delta_lightning.cli import preflight, resume, run_folder
-from delta_lightning.cli.app import DeltaCLI, config_text, say
+from delta_lightning.cli.app import DeltaCLI, say
 from delta_lightning.credit import Delta, Uniform
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import CreditAssigner
@@ -117,7 +117,9 @@ class AblateCLI(DeltaCLI):
         """Record or load, replay, write."""
         assert self.folder is not None
         trained = self.checkpoint.step // model.plan.cut.updates if self.checkpoint is not None else 0
-        text = config_text(self._parser(COMMAND), self.settings)
+        kept = self.settings.clone()
+        kept["output"] = OUTPUT  # so that the file starts the same ablation anew
+        text = str(self._parser(COMMAND).dump(kept, skip_unset=False, format="yaml"))
         model.request = Request(
             assigners=self.assigners, step=trained if options["step"] is None else options["step"], recording=self.recording,
             config=text, gradient_gib=options["gradient_gib"], sizes=options["sizes"],

@@ -20,6 +20,7 @@ from delta_lightning.cli.parser import DeltaParser, check_config_files, delta_er
 from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.errors import ConfigError
+from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.trainer.callbacks import GracefulStop, HFExport, RolloutCheckpoint, RunReport
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
@@ -232,6 +233,7 @@ def run(args: Sequence[str]) -> int:
         if args[:1] == ["ablate"]:
             from delta_lightning.cli.ablate import AblateCLI, each_appends
 
+            DeltaParser.roots["assigners"] = list[CreditAssigner]
             AblateCLI(each_appends(args))
         else:
             DeltaCLI(args)

@@ -26,16 +26,18 @@ class Vocabulary:
 
     Args:
         options: every option of the subcommand, dotted, without dashes.
-        roots: the class behind each top-level group, for example `{"model": PolicyModule}`.
+        roots: the class behind each top-level group, for example `{"model": PolicyModule}`, or the type of a lone setting.
     """
 
     options: Sequence[str]
-    roots: Mapping[str, type]
+    roots: Mapping[str, Any]
 
     def hint(self, keys: Sequence[str], classes: Sequence[str]) -> Any:
         """The type of the setting that `keys` lead to, through the given classes; None if that cannot be told."""
         first, _, rest = keys[0].partition(".")
         owner: Any = self.roots.get(first)
+        if owner is not None and not rest and not inspect.isclass(owner):
+            return owner  # a setting of the subcommand's own, given as its type
         if owner is None or not rest or "." in rest:
             return None
         hint = _hints(owner).get(rest)

@@ -27,7 +27,7 @@ def settle() -> None:
 class DeltaParser(LightningArgumentParser):
     """Lightning's parser; an error is one short message on stderr and exit code 2."""
 
-    roots: ClassVar[dict[str, type]] = {}  # the class behind each group of settings, set by the composition root
+    roots: ClassVar[dict[str, Any]] = {}  # the class behind each group of settings, set by the composition root
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Called by jsonargparse for every error of parsing; parsers inside parsers hand theirs up."""
