@@ -47,7 +47,7 @@ def geometric_log_ratio(log_ratio_BT: Tensor, advantages_B1: Tensor, mask_BT: Te
 def gamma_weight(log_ratio_BT: Tensor, mask_BT: Tensor, *, shape_BT: Tensor, rate_BT: Tensor) -> Tensor:
     """VESPO's phi(w) = e^rate w^shape e^(-rate w), w the product of r over the row; 1 at w = 1, largest at w = shape / rate.
 
-    Shen et al., arXiv 2602.10693; [B, T], since shape and rate may differ within a row.
+    arXiv 2602.10693; [B, T], since shape and rate may differ within a row.
     """
     low, high = VESPO_LOG_RATIO
     log_w_B1 = row_sum(log_ratio_BT, mask_BT).clamp(low, high)
