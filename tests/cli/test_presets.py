@@ -1,4 +1,4 @@
-"""Every overlay of `configs/preset/` runs on top of the quickstart and gives the objective that it names."""
+"""Every overlay of `configs/preset/` and `configs/ablation/` runs on top of the quickstart; a preset gives what it names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from delta_lightning.advantages import GroupCentred, GroupStandardised, ReinforcePlusPlusBaseline
+from delta_lightning.advantages import (
+    GroupCentred,
+    GroupStandardised,
+    LeaveOneOut,
+    MaxRL,
+    OptimalBaseline,
+    ReinforcePlusPlusBaseline,
+)
 from delta_lightning.credit import Uniform
 from delta_lightning.filters import AccuracyRange, ZeroVariance
 from delta_lightning.losses import (
@@ -28,6 +35,7 @@ from support.cli import Invoke
 from .test_configs import ROOT, instantiated
 
 PRESETS = sorted((ROOT / "configs" / "preset").glob("*.yaml"))
+ABLATIONS = sorted((ROOT / "configs" / "ablation").glob("*.yaml"))
 SYMMETRIC = ClippedSurrogate(clip_low=0.2, clip_high=0.2, dual_clip=None)
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "grpo_vanilla": {"loss": SYMMETRIC, "reduction": SequenceMean(), "penalties": (KL(),)},
@@ -46,6 +54,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "advantage": ReinforcePlusPlusBaseline(counted="responses"),
     },
     "klcov_7b": {"loss": KLCov(), "reduction": TokenMean()},
+    "rloo": {"advantage": LeaveOneOut()},
+    "max_rl": {"advantage": MaxRL()},
+    "opo": {"advantage": OptimalBaseline()},
+    "reinforce_pp_baseline": {"advantage": ReinforcePlusPlusBaseline()},
 }  # fmt: skip
 
 
@@ -67,3 +79,28 @@ def test_says_what_it_is(path: Path) -> None:
     assert text.startswith("#") and "arXiv" in text.split("model:")[0]
     assert len(text.splitlines()) <= 30
     assert set(yaml.safe_load(text)) == {"model"}, "sizes and data are the run's"
+
+
+@pytest.mark.parametrize("path", [*PRESETS, *ABLATIONS], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_overlay_gives_the_parts_that_it_writes(
+    path: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each overlay on top of the quickstart, whoever added it: it parses, passes the checks, and nothing in it is lost."""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# "), "an overlay begins with a comment that says what it is"
+    monkeypatch.chdir(ROOT)
+    module = instantiated(
+        invoke, monkeypatch, "--config=configs/quickstart.yaml", f"--config={path}", f"--run_dir={tmp_path}/run"
+    )
+    wanted = yaml.safe_load(text)
+    assert set(wanted) == {"model"}, "sizes and data are the run's"
+    for seam, part in wanted["model"].items():
+        built = getattr(module.parts, seam, None)
+        if built is not None and isinstance(part, dict):
+            assert type(built).__name__ == part["class_path"].rpartition(".")[2], seam
+
+
+def test_opo_is_on_policy(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    args = ("--config=configs/quickstart.yaml", "--config=configs/preset/opo.yaml", f"--run_dir={tmp_path}/run")
+    assert instantiated(invoke, monkeypatch, *args).plan.cut.updates == 1
