@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from delta_lightning.corrections import NoCorrection
-from delta_lightning.testing.worlds import mixed
 from delta_lightning.testing.views import View
+from delta_lightning.testing.worlds import mixed
 
 
 def test_weight_one_on_the_mask_which_stays() -> None:
