@@ -71,7 +71,7 @@ class HeadGeometry:
     ) -> None:
         self._tokens, self._head, self._sides = tokens, head, sides
         self._block_bytes, self._logits_bytes = block_bytes, logits_bytes
-        self._logsumexp_N: Tensor | None = None
+        self._normalisers: tuple[Tensor, Tensor] | None = None
 
     @property
     def sides(self) -> Sides:
@@ -127,27 +127,31 @@ class HeadGeometry:
 
     def _errors(self, head: BlockHead, vocabulary: slice) -> Iterator[tuple[Tensor, Tensor, slice]]:
         """u = e_y - p in a block of the vocabulary, [n, V_block], and the hidden states, in float32 at least."""
-        logsumexp_N = self._normaliser(head)
+        logsumexp_N, others_N = self._normaliser(head)
         first = vocabulary.start
         for part, hidden_ND, targets_N in self._chunks(vocabulary.stop - first):
             wide = torch.promote_types(hidden_ND.dtype, torch.float32)
             scaled_NV = head.logits(hidden_ND, vocabulary).to(wide) - logsumexp_N[part, None].to(wide)
             errors_NV = -scaled_NV.exp()
             rows = ((targets_N >= first) & (targets_N < vocabulary.stop)).nonzero()[:, 0]
-            columns = targets_N[rows] - first
-            # 1 - p without cancellation where p is close to 1.
-            errors_NV[rows, columns] = -torch.expm1(scaled_NV[rows, columns])
+            errors_NV[rows, targets_N[rows] - first] = others_N[part][rows].to(wide)
             yield errors_NV, hidden_ND.to(wide), part
 
-    def _normaliser(self, head: BlockHead) -> Tensor:
-        """logsumexp of each token's logits, [N] float64: one product, once. Not from log-probabilities, since the hidden
-        states may have been rounded by a cache after those were taken, and p must add up to 1."""
-        if self._logsumexp_N is None:
-            logsumexp_N = torch.zeros_like(self.sides.advantages_N)
-            for part, hidden_ND, _ in self._chunks(head.weight_VD.shape[0]):
-                logsumexp_N[part] = head.logits(hidden_ND).logsumexp(1).double()
-            self._logsumexp_N = logsumexp_N
-        return self._logsumexp_N
+    def _normaliser(self, head: BlockHead) -> tuple[Tensor, Tensor]:
+        """logsumexp of each token's logits, and 1 - p_y as the sum of the other p, both [N] float64: one product, once.
+
+        Not from log-probabilities, since the hidden states may have been rounded by a cache after those were taken, and p must
+        add up to 1. Not by 1 - exp(.) either: where p_y is close to 1, that is nothing but the rounding of the logsumexp.
+        """
+        if self._normalisers is None:
+            logsumexp_N, others_N = torch.zeros_like(self.sides.advantages_N), torch.zeros_like(self.sides.advantages_N)
+            for part, hidden_ND, targets_N in self._chunks(head.weight_VD.shape[0]):
+                logits_NV = head.logits(hidden_ND)
+                logsumexp_N1 = logits_NV.logsumexp(1, keepdim=True)
+                p_NV = (logits_NV - logsumexp_N1).exp().scatter(1, targets_N[:, None], 0.0)
+                logsumexp_N[part], others_N[part] = logsumexp_N1[:, 0].double(), p_NV.sum(1).double()
+            self._normalisers = logsumexp_N, others_N
+        return self._normalisers
 
     def _chunks(self, vocabulary: int) -> Iterator[HeadTokens]:
         """The tokens in chunks whose logits over `vocabulary` fit the budget."""

@@ -7,14 +7,13 @@ from torch import Tensor
 
 
 def hidden_gradient(logits_NV: Tensor, targets_N: Tensor, weight_VD: Tensor) -> Tensor:
-    """W_y - sum_j p_j W_j, [N, D], as sum_j (e_y - p)_j W_j with 1 - p_y free of cancellation.
+    """W_y - sum_j p_j W_j, [N, D], as sum_j (e_y - p)_j W_j, with 1 - p_y as the sum of the other p: it does not cancel.
 
     Args:
         logits_NV: float32 or float64. targets_N: int64 token ids y. weight_VD: the LM head, in the dtype of the logits.
     """
-    log_p = torch.log_softmax(logits_NV, dim=1)
-    errors_NV = -log_p.exp()
-    errors_NV.scatter_(1, targets_N[:, None], -torch.expm1(log_p.gather(1, targets_N[:, None])))
+    errors_NV = torch.softmax(logits_NV, dim=1).neg_().scatter_(1, targets_N[:, None], 0.0)
+    errors_NV.scatter_(1, targets_N[:, None], -errors_NV.sum(1, keepdim=True))
     return errors_NV @ weight_VD
 
 

@@ -43,7 +43,7 @@ class HeadGradient(GradientProxy):
             require(value > 0, f"proxy.{name}", wanted="above 0", got=value, remedy="The default serves most models.")
 
     def bind(self, tokens: TokenStream, sides: Sides) -> Geometry:
-        """The logsumexp of each token is kept, 8 N bytes, and nothing else."""
+        """Two numbers of each token are kept between passes, 16 N bytes, and nothing else."""
 
         def stream() -> Iterator[HeadTokens]:
             for part, _, targets_N, hidden_ND in tokens():
