@@ -226,7 +226,7 @@ def test_without_normalisation_the_range_is_that_of_the_fields() -> None:
     world = mixed()
     scale_BT = Delta(normaliser="none").credit(View(world)).scale_BT
     mask_BT = world.batch.loss_mask_BT
-    assert 0.8 <= float(scale_BT[mask_BT].min()) and float(scale_BT[mask_BT].max()) <= 1.2
+    assert float(scale_BT[mask_BT].min()) >= 0.8 and float(scale_BT[mask_BT].max()) <= 1.2
     assert bool((scale_BT[mask_BT & (world.advantages == 0)[:, None]] == 0.8).all())
     assert bool((Delta(normaliser="none", low=0.9, high=0.9).credit(View(world)).scale_BT[mask_BT] == 0.9).all())
 
