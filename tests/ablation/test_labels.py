@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -15,7 +15,7 @@ from delta_lightning.types import Credit
 
 @dataclass(frozen=True, kw_only=True)
 class Around(CreditAssigner):
-    inner: CreditAssigner = Uniform()
+    inner: CreditAssigner = field(default_factory=Uniform)
     limits: tuple[float, ...] = (0.5,)
 
     def credit(self, view: StepView) -> Credit:
@@ -33,7 +33,10 @@ def test_class_names_and_differing_fields() -> None:
 
 
 def test_parts_inside_parts() -> None:
-    assert names(Around(), Around(inner=Delta(refinements=2))) == ["Around(inner=Uniform)", "Around(inner=Delta(refinements=2))"]
+    assert names(Around(), Around(inner=Delta(refinements=2))) == [
+        "Around(inner=Uniform)",
+        "Around(inner=Delta(refinements=2))",
+    ]
     assert names(Around(limits=(1.0, 2.5)), Around()) == ["Around(limits=[1, 2.5])", "Around(limits=[0.5])"]
 
 

@@ -48,6 +48,7 @@ class AblationTrainer(Trainer):
         model: Any = None,
         datamodule: Any = None,
         ckpt_path: str | None = None,
+        weights_only: bool | None = None,
         assigners: list[CreditAssigner] | dict[str, CreditAssigner] | None = None,
         rollouts: str | None = None,
         output: str = OUTPUT,
@@ -60,6 +61,7 @@ class AblationTrainer(Trainer):
         Args:
             model: the policy. datamodule: the prompts.
             ckpt_path: checkpoint of a run, whose policy samples and is scored; without it, the model as configured.
+            weights_only: as in fit.
             assigners: credit assigners, as a list or as a mapping of names; without it, a short default list.
             rollouts: a recording (rollouts.pt) of an earlier ablation with the same weights, to be replayed.
             output: folder of the report, new or empty; {now} becomes the date and time.
