@@ -17,7 +17,7 @@ class WeightedMean(Reduction):
 
     The loss already holds the credit: the clipped surrogate of scale * A is scale times that of A. With 1 / Z on each token the
     objective is sum(scale * loss) / sum(scale), eq. 8 of DelTA (arXiv 2605.21467), and credit counts once. Meant for credit
-    that nobody has normalised, as `Delta(normalise=none)`. Where the mean of the credit over the mini-batch is 1 it is
+    that nobody has normalised, as `Delta(normaliser="none")`. Where the mean of the credit over the mini-batch is 1 it is
     `TokenMean`; DelTA's own normalisation makes it 1 over the rollout step, whose mini-batches differ a little.
 
     Penalties are divided by Z too. The shift of additive credit is not in Z. A step whose credit is all 0 trains nothing.
