@@ -14,13 +14,13 @@ from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer
+from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy
 from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss
-from delta_lightning.trainer.view import HiddenCache
 from delta_lightning.types import Prompt, SamplingParams
 from support.engines import InlineJudge, ScriptedSession, parity
 from support.models import tiny_model
@@ -40,16 +40,33 @@ class StepSetup:
     credit: CreditAssigner = field(default_factory=Delta)
     judge: Any = parity
     policy: VerdictPolicy = field(default_factory=VerdictPolicy)
+    shaping: tuple[Any, ...] = ()
     filters: tuple[Any, ...] = ()
+    penalties: tuple[Any, ...] = ()
+    refill_rounds: int = 0
+    reference: Any = None  # a scorer
 
     def parts(self) -> Parts:
         return Parts(
-            filters=self.filters, advantage=GroupStandardised(), correction=NoCorrection(), credit=self.credit,
-            weighting=Constant(), loss=ClippedSurrogate(), penalties=(), reduction=TokenMean(),
+            shaping=self.shaping, filters=self.filters, advantage=GroupStandardised(), correction=NoCorrection(),
+            credit=self.credit, weighting=Constant(), loss=ClippedSurrogate(), penalties=self.penalties, reduction=TokenMean(),
         )  # fmt: skip
 
     def scorer(self, model: Any) -> Scorer:
         return Scorer(model=model, temperature=1.0, head_budget_bytes=self.head_budget)
+
+
+class Numbered:
+    """An endless stream of prompts p0, p1, ... of one to three tokens."""
+
+    drawn = 0
+
+    def take(self, count: int) -> list[Prompt]:
+        first, self.drawn = self.drawn, self.drawn + count
+        return [
+            Prompt(id=f"p{g}", text="", token_ids=tuple(2 + (g + k) % 50 for k in range(1 + g % 3)), source="t", reference={})
+            for g in range(first, first + count)
+        ]
 
 
 def make_buffer(model: Any, setup: StepSetup, book: MetricBook | None = None) -> Buffer:
@@ -58,17 +75,15 @@ def make_buffer(model: Any, setup: StepSetup, book: MetricBook | None = None) ->
     plan = Plan(
         cut=Cut(num_groups=setup.groups, updates=setup.updates, micro=setup.micro), completions=setup.completions,
         sampling=SamplingParams(max_new_tokens=setup.max_new_tokens), cache=setup.cache, seed=0,
+        refill_rounds=setup.refill_rounds,
     )  # fmt: skip
     tools = RolloutTools(
         session=ScriptedSession(), judge=InlineJudge(setup.judge), policy=setup.policy, ranks=ranks, clock=PhaseClock(),
         progress=Progress(),
     )  # fmt: skip
-    prompts = [
-        (g, Prompt(id=f"p{g}", text="", token_ids=tuple(2 + (g + k) % 50 for k in range(1 + g % 3)), source="t", reference={}))
-        for g in range(setup.groups)
-        if g % ranks.size == ranks.rank
-    ]
-    return make_experience(0, prompts, setup.parts(), plan, setup.scorer(model), tools, book or MetricBook())
+    return make_experience(
+        0, Numbered(), setup.parts(), plan, setup.scorer(model), tools, book or MetricBook(), setup.reference
+    )
 
 
 def gradients(model: Any, buffer: Buffer, setup: StepSetup) -> tuple[list[dict[str, torch.Tensor]], list[float]]:

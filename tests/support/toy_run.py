@@ -24,6 +24,7 @@ class ToyBuffer:
 
     step: int
     weights: torch.Tensor
+    drawn: int = 0
 
     def micro_batch(self, index: int) -> tuple[int, torch.Tensor]:
         generator = torch.Generator().manual_seed(100 * self.step + index)
@@ -64,7 +65,7 @@ class ToyModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self.trainer.datamodule.loader = RolloutLoader(self.make, UPDATES * MICRO)  # type: ignore[attr-defined]
 
-    def make(self, step: int) -> Any:
+    def make(self, step: int, drawn: int) -> Any:
         for index in range(3):
             self.at("sample", step, index)
             self.progress("sampling", index, 3)

@@ -37,7 +37,9 @@ def test_saves_every_so_many_rollout_steps_and_at_the_end(
     assert names(tmp_path) == left
     last = torch.load(tmp_path / "checkpoints" / left[-1], weights_only=True)
     assert last["global_step"] == steps * UPDATES
-    assert last["ToyData"] == {"step": steps, "position": 0, "buffers": None}, "between rollout steps no buffer is stored"
+    assert last["ToyData"] == {"step": steps, "position": 0, "drawn": 0, "buffers": None}, (
+        "between rollout steps no buffer is stored"
+    )
 
 
 def test_a_resume_goes_on_bitwise_and_clears_up_after_the_run_that_it_continues(tmp_path: Path) -> None:

@@ -16,6 +16,11 @@ class Numbers:
     """A buffer double: micro-batch k of step s is 10 s + k."""
 
     step: int
+    before: int = 0
+
+    @property
+    def drawn(self) -> int:
+        return self.before + 5
 
     def micro_batch(self, index: int) -> int:
         return 10 * self.step + index
@@ -37,7 +42,7 @@ def test_an_epoch_is_one_rollout_step_even_if_its_generator_never_ends() -> None
 
 def test_nothing_is_made_before_it_is_asked_for() -> None:
     made: list[int] = []
-    one = RolloutLoader(lambda step: made.append(step) or Numbers(step), 3)  # type: ignore[arg-type, func-returns-value]
+    one = RolloutLoader(lambda step, drawn: made.append(step) or Numbers(step, drawn), 3)  # type: ignore[arg-type, func-returns-value]
     epoch = iter(one)
     assert made == []
     assert [next(epoch) for _ in range(3)] == [0, 1, 2]
@@ -47,10 +52,10 @@ def test_nothing_is_made_before_it_is_asked_for() -> None:
 def test_state_at_a_boundary_is_small_and_names_the_next_step() -> None:
     one = loader()
     epoch = iter(one)
-    assert one.state(Ranks()) == {"step": 0, "position": 0, "buffers": None}
+    assert one.state(Ranks()) == {"step": 0, "position": 0, "drawn": 0, "buffers": None}
     for _ in range(3):
         next(epoch)
-    assert one.state(Ranks()) == {"step": 1, "position": 0, "buffers": None}
+    assert one.state(Ranks()) == {"step": 1, "position": 0, "drawn": 5, "buffers": None}
     other = loader()
     other.restore(one.state(Ranks()), Ranks())
     assert next(iter(other)) == 10

@@ -7,10 +7,10 @@ import torch
 
 from delta_lightning.credit import Delta, Uniform
 from delta_lightning.errors import RunError
+from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.rollouts import VerdictPolicy
-from delta_lightning.trainer.view import HiddenCache
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from support.engines import parity
 from support.models import tiny_model
@@ -23,7 +23,7 @@ CUTS = {
     "one micro-batch": {"micro": 1},
     "many, some empty": {"micro": 23},
     "head in small chunks": {"head_budget": 4 * 64 * 3},
-    "no cache": {"cache": HiddenCache(budget_gib=0)},
+    "no cache": {"cache": HiddenCache(device_gib=0, host_gib=0)},
 }
 
 

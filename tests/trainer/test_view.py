@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.trainer.view import HiddenCache, RolloutView
+from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import Need
 from support.models import tiny_model
 from support.steps import StepSetup, make_buffer
@@ -48,7 +49,11 @@ def test_draws_depend_on_the_purpose() -> None:
 
 
 def test_passes_are_repeatable_ordered_and_whole_with_and_without_a_cache() -> None:
-    kept, computed, halved = view(), view(HiddenCache(budget_gib=0)), view(HiddenCache(dtype="bfloat16", device="host"))
+    kept, computed, halved = (
+        view(),
+        view(HiddenCache(device_gib=0, host_gib=0)),
+        view(HiddenCache(dtype="bfloat16", device_gib=0)),
+    )
     assert (kept.caches_hidden, computed.caches_hidden, halved.caches_hidden) == (True, False, True)
     assert (
         computed.cache_bytes == 0 and halved.cache_bytes * 2 == kept.cache_bytes == int(kept.batch.loss_mask_BT.sum()) * 32 * 4
@@ -59,7 +64,7 @@ def test_passes_are_repeatable_ordered_and_whole_with_and_without_a_cache() -> N
     for other in (list(kept.passes()), list(computed.passes())):
         for (part_a, a), (part_b, b) in zip(first, other, strict=True):
             assert part_a == part_b and torch.equal(a.hidden_ND, b.hidden_ND) and torch.equal(a.logprobs_BT, b.logprobs_BT)
-    again = view(HiddenCache(dtype="bfloat16", budget_gib=0))
+    again = view(HiddenCache(dtype="bfloat16", device_gib=0, host_gib=0))
     for (_, a), (_, b), (_, c) in zip(first, halved.passes(), again.passes(), strict=True):
         assert torch.equal(a.hidden_ND.to(torch.bfloat16), b.hidden_ND) and torch.equal(b.hidden_ND, c.hidden_ND)
 

@@ -31,13 +31,17 @@ class MicroBatch(TensorStruct):
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer:
-    """A rollout step, cut into micro-batches (`micro`: rows) of optimiser steps (`totals`: one each), and its metrics."""
+    """A rollout step, cut into micro-batches (`micro`: rows) of optimiser steps (`totals`: one each), and its metrics.
+
+    `drawn` counts the prompts that the run had taken from its data when the step was made.
+    """
 
     step: int
     experience: Experience
     micro: list[slice]
     totals: list[StepTotals]
     metrics: dict[str, float] = field(default_factory=dict)
+    drawn: int = 0
 
     def micro_batch(self, index: int) -> MicroBatch:
         """The micro-batch at `index`."""
@@ -75,6 +79,7 @@ class Buffer:
             "micro": [[part.start, part.stop] for part in self.micro],
             "totals": [dataclasses.asdict(totals) for totals in self.totals],
             "metrics": self.metrics,
+            "drawn": self.drawn,
         }
 
     @classmethod
@@ -88,6 +93,7 @@ class Buffer:
             micro=[slice(start, stop) for start, stop in state["micro"]],
             totals=[StepTotals(**totals) for totals in state["totals"]],
             metrics=state["metrics"],
+            drawn=state["drawn"],
         )
 
 

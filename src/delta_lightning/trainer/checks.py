@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from delta_lightning.errors import ConfigError, require
-from delta_lightning.types import Need, SamplingParams
+from delta_lightning.errors import require
+from delta_lightning.trainer.compatibility import check_compatible
+from delta_lightning.types import SamplingParams
 
 if TYPE_CHECKING:
     from delta_lightning.trainer.datamodule import PromptData
@@ -42,17 +43,19 @@ def check_model_config(parts: Parts, plan: Plan, *, max_grad_norm: float) -> Non
     require(
         max_grad_norm >= 0, "model.max_grad_norm", wanted="0 (no clipping) or more", got=max_grad_norm, remedy="1.0 is usual."
     )
-    if parts.loss.erases_token_credit() and parts.credit.token_level():
-        raise ConfigError(
-            "model.credit", wanted=f"sequence-level credit, since {type(parts.loss).__name__} keeps only a sequence's mean",
-            got=type(parts.credit).__name__, remedy="Use --model.credit=Uniform, or a loss that keeps token credit.",
-        )  # fmt: skip
-    needs = parts.rollout_needs() | parts.update_needs()
-    if Need.REFERENCE in needs:
-        raise ConfigError(
-            "model", wanted="parts that need no reference policy", got="a part that needs one",
-            remedy="Leave KL penalties to a reference out: this version loads no reference policy.",
-        )  # fmt: skip
+    check_compatible(parts)
+    require(
+        plan.refill_rounds >= 0,
+        "model.refill_rounds",
+        wanted="at least 0",
+        got=plan.refill_rounds,
+        remedy="0 turns refill off.",
+    )
+    require(
+        plan.refill_rounds == 0 or bool(parts.filters), "model.refill_rounds",
+        wanted="0 without filters, since nothing drops a group", got=plan.refill_rounds,
+        remedy="Add a filter such as ZeroVariance (dynamic sampling), or set 0.",
+    )  # fmt: skip
 
 
 def check_prompt_count(data: PromptData, plan: Plan) -> None:

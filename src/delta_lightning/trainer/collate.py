@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from delta_lightning.interfaces import RolloutFilter
+from delta_lightning.errors import RunError
+from delta_lightning.interfaces import RewardShaping, RolloutFilter
 from delta_lightning.trainer.batching import micro_batches, mini_batch_of, slices
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Rollout, RolloutBatch, Status, with_mask
+
+TOKEN_WEIGHTS = "token weights"  # among the component names: some verdict of some rank carries them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +51,20 @@ def collate(
 
 
 def component_names(rollouts: Sequence[tuple[int, Rollout]], ranks: Ranks) -> tuple[str, ...]:
-    """Reward components that any rank's verdicts name, sorted. Collective."""
-    mine = {
-        name for _, rollout in rollouts if rollout.verdict.status is not Status.ERROR for name in rollout.verdict.components
-    }
+    """Reward components that any rank's verdicts name, sorted; `TOKEN_WEIGHTS` if any has weights. Collective."""
+    mine: set[str] = set()
+    for _, rollout in rollouts:
+        if rollout.verdict.status is not Status.ERROR:
+            mine |= set(rollout.verdict.components) | ({TOKEN_WEIGHTS} if rollout.verdict.token_weights is not None else set())
     return tuple(sorted(set().union(*ranks.all_objects(mine))))
 
 
 def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: int, names: tuple[str, ...]) -> RolloutBatch:
     shape = (len(rows), longest)
+    weighted, names = TOKEN_WEIGHTS in names, tuple(name for name in names if name != TOKEN_WEIGHTS)
     token_ids, attention = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
     loss_mask, behaviour, raw = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape), torch.zeros(shape)
-    components = torch.zeros(len(rows), len(names))
+    components, weights = torch.zeros(len(rows), len(names)), torch.ones(shape)
     for row, (_, rollout) in enumerate(rows):
         prompt, answer = rollout.prompt.token_ids, rollout.completion
         start, end = len(prompt), len(prompt) + len(answer.token_ids)
@@ -69,16 +74,20 @@ def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: in
         loss_mask[row, start:end] = rollout.verdict.status is not Status.ERROR
         behaviour[row, start:end] = torch.tensor(list(answer.logprobs))
         raw[row, start:end] = torch.tensor(list(answer.raw_logprobs))
+        if rollout.verdict.token_weights is not None:
+            weights[row, start:end] = _token_weights(rollout)
         for column, name in enumerate(names):
             components[row, column] = rollout.verdict.components.get(name, 0.0)
     valid = [rollout.verdict.status is not Status.ERROR for _, rollout in rows]
+    rewards = torch.tensor([r.verdict.reward if ok else 0.0 for (_, r), ok in zip(rows, valid, strict=True)])
     return RolloutBatch(
         token_ids_BT=token_ids,
         attention_mask_BT=attention,
         loss_mask_BT=loss_mask,
         behaviour_logprobs_BT=behaviour * loss_mask,
         raw_logprobs_BT=raw * loss_mask,
-        rewards_B=torch.tensor([r.verdict.reward if ok else 0.0 for (_, r), ok in zip(rows, valid, strict=True)]),
+        rewards_B=rewards,
+        verdict_rewards_B=rewards,
         components_BR=components,
         valid_B=torch.tensor(valid, dtype=torch.bool),
         truncated_B=torch.tensor([r.completion.finish_reason == "length" for _, r in rows], dtype=torch.bool),
@@ -87,7 +96,21 @@ def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: in
         versions_B=torch.tensor([r.completion.version for _, r in rows], dtype=torch.int64),
         prompt_lengths_B=torch.tensor([len(r.prompt.token_ids) for _, r in rows], dtype=torch.int64),
         component_names=names,
+        token_weights_BT=weights if weighted else None,
     )
+
+
+def _token_weights(rollout: Rollout) -> torch.Tensor:
+    """Those of the verdict. Raises `RunError` if they are not one finite number per token of the completion."""
+    given = rollout.verdict.token_weights
+    weights = torch.tensor(list(given or ()), dtype=torch.float32)
+    wanted = len(rollout.completion.token_ids)
+    if len(weights) != wanted or not bool(torch.isfinite(weights).all()):
+        raise RunError(
+            f"prompt {rollout.prompt.id}: the verifier gave {len(weights)} token weights, "
+            f"{int((~torch.isfinite(weights)).sum())} of them not finite, for a completion of {wanted} tokens"
+        )
+    return weights
 
 
 def drop_lonely_groups(batch: RolloutBatch) -> RolloutBatch:
@@ -103,6 +126,13 @@ def drop_lonely_groups(batch: RolloutBatch) -> RolloutBatch:
 def masked(batch: RolloutBatch, keep_B: torch.Tensor) -> RolloutBatch:
     """The batch with every token of the other rows out of the loss mask, log-probabilities zeroed as its law says."""
     return with_mask(batch, batch.loss_mask_BT & keep_B[:, None])
+
+
+def shaped(batch: RolloutBatch, shaping: Sequence[RewardShaping]) -> RolloutBatch:
+    """Each shaping in turn; its rewards are what everything after it reads."""
+    for one in shaping:
+        batch = replace(batch, rewards_B=one.rewards(batch))
+    return batch
 
 
 def filtered(batch: RolloutBatch, filters: Sequence[RolloutFilter]) -> RolloutBatch:

@@ -96,16 +96,19 @@ class PromptData(pl.LightningDataModule):
                 answer = tokenizer.encode(problem.solution, add_special_tokens=False)
                 yield tuple(prompt), (*answer, tokenizer.eos_token_id)
 
-    def groups(self, step: int, count: int, *, seed: int, ranks: Ranks) -> list[tuple[int, Prompt]]:
-        """This rank's (group id, prompt) of rollout step `step`: `count` different prompts over all ranks.
+    def stream(self, drawn: int, per_step: int, *, seed: int) -> TrainStream:
+        """The prompts of one rollout step, the run having drawn `drawn` before it; the same on every rank."""
+        return TrainStream(self, drawn=drawn, per_step=per_step, seed=seed)
 
-        A pass over the data ends with its last full step, so that no prompt stands twice in one step.
+    def nth(self, number: int, per_step: int, *, seed: int) -> Prompt:
+        """Training prompt `number` of the endless sequence of passes.
+
+        A pass ends with its last full step of `per_step` prompts, so that without refill no prompt stands twice in a step.
         """
         size = len(self.train_prompts)
-        passes, within = divmod(step, size // count)
+        passes, within = divmod(number, size // per_step * per_step)
         order = self._order(passes, size, seed) if self.shuffle else range(size)
-        chosen = order[within * count : (within + 1) * count]
-        return [(group, self.train_prompts[n]) for group, n in enumerate(chosen) if group % ranks.size == ranks.rank]
+        return self.train_prompts[order[within]]
 
     def _order(self, passes: int, size: int, seed: int) -> list[int]:
         """The permutation of one pass."""
@@ -135,6 +138,27 @@ class PromptData(pl.LightningDataModule):
         """Put the loader back where it was."""
         if state_dict and self.loader is not None:
             self.loader.restore(state_dict, Ranks.current())
+
+
+class TrainStream:
+    """Prompts of one rollout step, each at most once; `drawn` counts those that the run has used up, skipped ones too."""
+
+    def __init__(self, data: PromptData, *, drawn: int, per_step: int, seed: int) -> None:
+        self._data, self._per_step, self._seed = data, per_step, seed
+        self._taken: set[str] = set()
+        self.drawn = drawn
+
+    def take(self, count: int) -> list[Prompt]:
+        """The next `count` prompts, fewer once the step has seen as many as a pass holds."""
+        prompts: list[Prompt] = []
+        most = len(self._data.train_prompts) // self._per_step * self._per_step
+        while len(prompts) < count and len(self._taken) < most:
+            prompt = self._data.nth(self.drawn, self._per_step, seed=self._seed)
+            self.drawn += 1
+            if prompt.id not in self._taken:
+                self._taken.add(prompt.id)
+                prompts.append(prompt)
+        return prompts
 
 
 def _with_path(source: PromptSource, path: str | None) -> PromptSource:

@@ -18,13 +18,13 @@ class RolloutLoader:
     """Makes a rollout step when an epoch begins and hands out its micro-batches.
 
     Args:
-        make: rollout step number -> buffer.
+        make: (rollout step number, prompts drawn before it) -> buffer.
         length: micro-batches in a rollout step.
     """
 
-    def __init__(self, make: Callable[[int], Buffer], length: int) -> None:
+    def __init__(self, make: Callable[[int, int], Buffer], length: int) -> None:
         self._make, self._length = make, length
-        self.step, self.position = 0, 0
+        self.step, self.position, self.drawn = 0, 0, 0
         self.buffer: Buffer | None = None
 
     def __len__(self) -> int:
@@ -33,22 +33,24 @@ class RolloutLoader:
     def __iter__(self) -> Iterator[MicroBatch]:
         # Lightning stops at len() and may never run this generator to its end, so a used-up buffer is dropped here.
         if self.buffer is not None and self.position >= self._length:
-            self.step, self.position, self.buffer = self.step + 1, 0, None
+            self.step, self.position, self.drawn, self.buffer = self.step + 1, 0, self.buffer.drawn, None
         if self.buffer is None:
-            self.buffer, self.position = self._make(self.step), 0
+            self.buffer, self.position = self._make(self.step, self.drawn), 0
         while self.position < self._length:
             self.position += 1
             yield self.buffer.micro_batch(self.position - 1)
 
     def state(self, ranks: Ranks) -> dict[str, Any]:
-        """Step and position, and the buffers of all ranks if the position is inside one. Collective."""
+        """Step, position, prompts drawn before the step, and all ranks' buffers if the position is inside one. Collective."""
         if self.buffer is None or self.position >= self._length:
-            return {"step": self.step + (self.buffer is not None), "position": 0, "buffers": None}
-        return {"step": self.step, "position": self.position, "buffers": ranks.all_objects(self.buffer.state())}
+            drawn = self.drawn if self.buffer is None else self.buffer.drawn
+            return {"step": self.step + (self.buffer is not None), "position": 0, "drawn": drawn, "buffers": None}
+        buffers = ranks.all_objects(self.buffer.state())
+        return {"step": self.step, "position": self.position, "drawn": self.drawn, "buffers": buffers}
 
     def restore(self, state: dict[str, Any], ranks: Ranks) -> None:
         """The inverse of `state`, buffers in main memory. Raises `ConfigError` for a buffer of another number of ranks."""
-        self.step, self.position, self.buffer = state["step"], state["position"], None
+        self.step, self.position, self.drawn, self.buffer = state["step"], state["position"], state["drawn"], None
         buffers = state["buffers"]
         if buffers is None:
             return

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from delta_lightning.errors import RunError
@@ -18,6 +19,7 @@ from delta_lightning.interfaces import (
     Penalty,
     PolicyLoss,
     Reduction,
+    RewardShaping,
     RolloutCorrection,
     RolloutFilter,
     Sampler,
@@ -29,6 +31,7 @@ from delta_lightning.interfaces import (
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
+from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
@@ -37,9 +40,10 @@ from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import derived, observe_update
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.reference import ReferencePolicy
 from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy, collect, rollout_metrics, stop_if_broken
 from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss, mini_batch_statistics
-from delta_lightning.trainer.view import HiddenCache, RolloutView
+from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import Need, Prompt, SamplingParams, Statistics
 from delta_lightning.verifiers.pool import VerifierPool
 
@@ -52,13 +56,15 @@ class PolicyModule(pl.LightningModule):
         advantage: rewards to advantages. credit: how much each token counts. loss: the policy loss.
         weighting: weights that follow the current policy. reduction: how per-token losses become one number.
         correction: for the difference between sampler and trainer. filters: which groups and tokens are trained on.
-        penalties: additive per-token terms.
+        shaping: changes rewards before anything reads them. penalties: additive per-token terms; those that need a reference
+            policy get a frozen copy of the policy as it was loaded.
         optimizer, scheduler: built from `class_path`; the schedule advances once per optimiser step.
         sampling: how completions are sampled. held_out: how `validate` samples.
         prompts_per_step: prompts of one rollout step, over all ranks. completions_per_prompt: size of a group.
         updates_per_step: optimiser steps per rollout step. micro_batches: forward passes per optimiser step.
         verdicts: what statuses of verdicts do. cache: where hidden states are kept between scoring and credit.
         max_grad_norm: global norm to which gradients are clipped; 0 leaves them.
+        refill_rounds: how often prompts whose groups the filters drop are replaced by the next (dynamic sampling); 0: masked.
         seed: of every random draw of the run.
     """
 
@@ -73,6 +79,7 @@ class PolicyModule(pl.LightningModule):
         weighting: TokenWeighting,
         reduction: Reduction,
         correction: RolloutCorrection,
+        shaping: list[RewardShaping] = [],  # noqa: B006
         filters: list[RolloutFilter] = [],  # noqa: B006
         penalties: list[Penalty] = [],  # noqa: B006
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -86,18 +93,19 @@ class PolicyModule(pl.LightningModule):
         verdicts: VerdictPolicy = VerdictPolicy(),  # noqa: B008
         cache: HiddenCache = HiddenCache(),  # noqa: B008
         max_grad_norm: float = 1.0,
+        refill_rounds: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.backbone, self.sampler, self.verifier = backbone, sampler, verifier
         self.parts = Parts(
-            filters=tuple(filters), advantage=advantage, correction=correction, credit=credit,
+            shaping=tuple(shaping), filters=tuple(filters), advantage=advantage, correction=correction, credit=credit,
             weighting=weighting, loss=loss, penalties=tuple(penalties), reduction=reduction,
         )  # fmt: skip
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.plan = Plan(
             cut=Cut(num_groups=prompts_per_step, updates=updates_per_step, micro=micro_batches),
-            completions=completions_per_prompt, sampling=sampling, cache=cache, seed=seed,
+            completions=completions_per_prompt, sampling=sampling, cache=cache, seed=seed, refill_rounds=refill_rounds,
         )  # fmt: skip
         self.held_out, self.verdicts, self.max_grad_norm = held_out, verdicts, max_grad_norm
         check_model_config(self.parts, self.plan, max_grad_norm=max_grad_norm)
@@ -105,6 +113,7 @@ class PolicyModule(pl.LightningModule):
         self.tokenizer: Any = None
         self.progress, self.clock = Progress(), PhaseClock()
         self.rollout_book, self.update_book, self.held_out_book = MetricBook(), MetricBook(), MetricBook()
+        self.reference: ReferencePolicy | None = None
         self._session: SamplerSession | None = None
         self._pool: VerifierPool | None = None
         self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
@@ -129,7 +138,7 @@ class PolicyModule(pl.LightningModule):
             self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
 
     def configure_model(self) -> None:
-        """Load the policy, once."""
+        """Load the policy, once, and copy the reference policy if a part needs one."""
         if self.policy is None:
             context = LoadContext(
                 seed=self.plan.seed,
@@ -139,6 +148,12 @@ class PolicyModule(pl.LightningModule):
             )
             self.policy = self.backbone.load(context)
             check_room(self.data, self.plan, getattr(self.policy.config, "max_position_embeddings", None))
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.reference is None and Need.REFERENCE in self.parts.rollout_needs():
+            # Not in a later hook: a checkpoint has not been restored yet, so this is the policy that the run began with.
+            device = self.trainer.strategy.root_device
+            self.reference = ReferencePolicy(self.policy, device=device, ranks=Ranks.current())
+            self.progress.line(f"reference policy: {self.reference.bytes() / 2**20:,.1f} MiB on this rank, frozen")
 
     def configure_optimizers(self) -> Any:
         """Optimiser and, if any, a schedule that advances with optimiser steps."""
@@ -182,8 +197,8 @@ class PolicyModule(pl.LightningModule):
             session=self._session, judge=self._pool, policy=self.verdicts, ranks=ranks, clock=self.clock, progress=self.progress
         )
 
-    def make_rollouts(self, step: int) -> Buffer:
-        """Rollout step `step`, credited and cut into micro-batches."""
+    def make_rollouts(self, step: int, drawn: int) -> Buffer:
+        """Rollout step `step`, credited and cut into micro-batches; the run has drawn `drawn` prompts before it."""
         self.policy.eval()  # no dropout anywhere: old and new log-probabilities must be of the same function
         tools = self.tools()
         steps = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else "?"
@@ -194,9 +209,10 @@ class PolicyModule(pl.LightningModule):
             raise RunError(
                 f"the sampler serves weights of version {receipt.version} after it was given those of version {step}"
             )
-        prompts = self.data.groups(step, self.plan.cut.num_groups, seed=self.plan.seed, ranks=tools.ranks)
-        buffer = make_experience(step, prompts, self.parts, self.plan, self.scorer, tools, self.rollout_book)
-        return replace(buffer, metrics=derived(self.rollout_book.take(tools.ranks)))
+        stream = self.data.stream(drawn, self.plan.cut.num_groups, seed=self.plan.seed)
+        reference = None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature)
+        buffer = make_experience(step, stream, self.parts, self.plan, self.scorer, tools, self.rollout_book, reference)
+        return replace(buffer, metrics=derived(self.rollout_book.take(tools.ranks)), drawn=stream.drawn)
 
     # Updates ---------------------------------------------------------------------------------------------------------
 

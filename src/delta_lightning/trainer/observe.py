@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from delta_lightning.interfaces import RewardShaping
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import Experience, RolloutBatch, TokenScores
@@ -24,6 +27,12 @@ def observe_mismatch(book: MetricBook, batch: RolloutBatch, logprobs_BT: Tensor)
     book.add("rollout/entropy_nats", -logprobs_BT.double()[mask].sum(), tokens)
 
 
+def observe_shaping(book: MetricBook, batch: RolloutBatch, shaping: Sequence[RewardShaping]) -> None:
+    """Mean reward after shaping, where there is any; `reward/mean` is the verifier's."""
+    if shaping:
+        book.add("reward/shaped_mean", batch.rewards_B.double().sum(), batch.valid_B.sum())
+
+
 def observe_experience(book: MetricBook, experience: Experience, view: RolloutView) -> None:
     """Advantages and credit of trained tokens."""
     batch = experience.batch
@@ -40,6 +49,12 @@ def observe_experience(book: MetricBook, experience: Experience, view: RolloutVi
     signal = (experience.token_advantages_BT != 0).any(1)
     book.add("rollout/signal_share", signal.sum(), batch.num_sequences)
     book.maximum("credit/cache_mib", view.cache_bytes / 2**20)
+    book.maximum("credit/cache_place", float(view.cache_place))
+    if experience.credit.shift_BT is not None:
+        book.add("credit/mean_shift", experience.credit.shift_BT.double().sum(), tokens)
+    if experience.reference_logprobs_BT is not None:
+        gap = (experience.reference_logprobs_BT - experience.old_logprobs_BT)[mask].double()
+        book.add("rollout/reference_kl_nats", (gap.exp() - 1 - gap).sum(), tokens)
 
 
 @torch.no_grad()

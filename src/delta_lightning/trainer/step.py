@@ -6,7 +6,6 @@ on for several optimiser steps, each the sum of its micro-batches (`micro_batch_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,23 +17,24 @@ from delta_lightning.interfaces import (
     Penalty,
     PolicyLoss,
     Reduction,
+    RewardShaping,
     RolloutCorrection,
     RolloutFilter,
     TokenWeighting,
 )
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, totals_of
-from delta_lightning.trainer.collate import Cut, collate, component_names, drop_lonely_groups, filtered
-from delta_lightning.trainer.metrics import MetricBook
-from delta_lightning.trainer.observe import observe_experience, observe_mismatch
-from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, stop_if_broken
 from delta_lightning.trainer.cache import HiddenCache
+from delta_lightning.trainer.collate import Cut, collate, component_names, drop_lonely_groups, filtered, shaped
+from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.trainer.observe import observe_experience, observe_mismatch, observe_shaping
+from delta_lightning.trainer.refill import PromptStream, fill
+from delta_lightning.trainer.rollouts import RolloutTools
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import (
     Correction,
     Experience,
     Need,
-    Prompt,
     RolloutBatch,
     SamplingParams,
     Statistics,
@@ -47,6 +47,7 @@ from delta_lightning.types import (
 class Parts:
     """The swappable parts of the objective."""
 
+    shaping: tuple[RewardShaping, ...]
     filters: tuple[RolloutFilter, ...]
     advantage: AdvantageEstimator
     correction: RolloutCorrection
@@ -57,8 +58,9 @@ class Parts:
     reduction: Reduction
 
     def rollout_needs(self) -> frozenset[Need]:
-        """What the scoring pass under theta_old must compute."""
-        return self.advantage.needs() | self.correction.needs() | self.credit.needs()
+        """What the scoring pass under theta_old must compute; for penalties too the reference policy scores only once."""
+        later = self.update_needs() & {Need.REFERENCE}
+        return self.advantage.needs() | self.correction.needs() | self.credit.needs() | later
 
     def update_needs(self) -> frozenset[Need]:
         """What the forward pass of each update must compute."""
@@ -74,20 +76,24 @@ class Plan:
     sampling: SamplingParams
     cache: HiddenCache
     seed: int
+    refill_rounds: int = 0
 
 
 def make_experience(
     step: int,
-    prompts: Sequence[tuple[int, Prompt]],
+    stream: PromptStream,
     parts: Parts,
     plan: Plan,
     scorer: Scorer,
     tools: RolloutTools,
     book: MetricBook,
+    reference: Scorer | None = None,
 ) -> Buffer:
-    """Prompts of this rank -> credited micro-batches, all under theta_old. `prompts` are (group id, prompt)."""
-    batch, micro = make_batch(step, prompts, parts, plan, tools, book)
-    scored = score_batch(step, batch.to(scorer.device), micro, parts, plan, scorer, tools, book, needs=parts.rollout_needs())
+    """The next prompts of the stream -> credited micro-batches of this rank, all under theta_old."""
+    batch, micro = make_batch(step, stream, parts, plan, tools, book)
+    scored = score_batch(
+        step, batch.to(scorer.device), micro, parts, plan, scorer, tools, book, needs=parts.rollout_needs(), reference=reference
+    )
     with tools.clock("credit"):
         experience = credited(scored, parts.credit)
     observe_experience(book, experience, scored.view)
@@ -96,18 +102,19 @@ def make_experience(
 
 
 def make_batch(
-    step: int, prompts: Sequence[tuple[int, Prompt]], parts: Parts, plan: Plan, tools: RolloutTools, book: MetricBook
+    step: int, stream: PromptStream, parts: Parts, plan: Plan, tools: RolloutTools, book: MetricBook
 ) -> tuple[RolloutBatch, list[slice]]:
-    """Sampled, judged and filtered rollouts of this rank, and the rows of each micro-batch."""
-    rollouts = collect(
-        prompts, tools, completions=plan.completions, params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout")
-    )
-    stop_if_broken(rollouts, tools.policy, tools.ranks)
-    rollout_metrics(book, rollouts)
+    """Sampled, judged, shaped and filtered rollouts of this rank, and the rows of each micro-batch."""
+    rollouts = fill(
+        stream, tools, book, groups=plan.cut.num_groups, rounds=plan.refill_rounds, completions=plan.completions,
+        params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout"), shaping=parts.shaping, filters=parts.filters,
+    )  # fmt: skip
     names = component_names(rollouts, tools.ranks)
     batch, micro = collate(rollouts, cut=plan.cut, completions=plan.completions, names=names)
     if plan.completions > 1:
         batch = drop_lonely_groups(batch)
+    batch = shaped(batch, parts.shaping)
+    observe_shaping(book, batch, parts.shaping)
     return filtered(batch, parts.filters), micro
 
 
@@ -117,6 +124,7 @@ class ScoredBatch:
 
     view: RolloutView
     old_logprobs_BT: Tensor
+    reference_logprobs_BT: Tensor | None
     correction: Correction
 
 
@@ -131,20 +139,27 @@ def score_batch(
     book: MetricBook,
     *,
     needs: frozenset[Need],
+    reference: Scorer | None = None,
 ) -> ScoredBatch:
     """Advantages, the one scoring pass under theta_old, and the correction; the mask is final from here on."""
     view = RolloutView(
         batch, micro=micro, scorer=scorer, needs=needs, cache=plan.cache, ranks=tools.ranks,
-        seed=(plan.seed, step), tick=lambda done, total: tools.progress("scoring", done, total),
+        seed=(plan.seed, step), tick=lambda done, total: tools.progress("scoring", done, total), reference=reference,
     )  # fmt: skip
     with tools.clock("score"):
         view.set_advantages(parts.advantage.advantages(view))
-        old_logprobs_BT = view.logprobs_BT()
-    observe_mismatch(book, batch, old_logprobs_BT)
+        old_BT, reference_BT = view.logprobs_BT(), view.reference_logprobs_BT()
+    observe_mismatch(book, batch, old_BT)
     with tools.clock("credit"):
         correction = parts.correction.correct(view)
         view.shrink(correction.mask_BT)
-    return ScoredBatch(view=view, old_logprobs_BT=old_logprobs_BT * correction.mask_BT, correction=correction)
+    mask_BT = correction.mask_BT
+    return ScoredBatch(
+        view=view,
+        old_logprobs_BT=old_BT * mask_BT,
+        reference_logprobs_BT=None if reference_BT is None else reference_BT * mask_BT,
+        correction=correction,
+    )
 
 
 def credited(scored: ScoredBatch, assigner: CreditAssigner) -> Experience:
@@ -157,6 +172,7 @@ def credited(scored: ScoredBatch, assigner: CreditAssigner) -> Experience:
         credit=assigner.credit(view),
         correction_BT=scored.correction.weights_BT,
         old_logprobs_BT=scored.old_logprobs_BT,
+        reference_logprobs_BT=scored.reference_logprobs_BT,
     )
 
 

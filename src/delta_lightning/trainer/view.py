@@ -4,61 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from delta_lightning.errors import require
 from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.interfaces import Head
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.cache import HiddenCache, Place
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Need, RolloutBatch, TokenScores, with_mask
-
-
-@dataclass(frozen=True, kw_only=True)
-class HiddenCache:
-    """Where the hidden states of one scoring pass are kept for the credit assigner.
-
-    Args:
-        budget_gib: memory that the cache may take on this rank, GiB; above it hidden states are computed again at each
-            pass, which costs a forward pass each time. The result is the same.
-        dtype: "model" keeps the model's own dtype, so nothing is lost; "bfloat16" halves a float32 model's cache.
-        device: "model" keeps them beside the model, "host" in main memory.
-    """
-
-    budget_gib: float = 8.0
-    dtype: Literal["model", "bfloat16", "float32"] = "model"
-    device: Literal["model", "host"] = "model"
-
-    def __post_init__(self) -> None:
-        require(
-            self.budget_gib >= 0, "cache.budget_gib", wanted="at least 0", got=self.budget_gib, remedy="0 always recomputes."
-        )
-
-    def store(self, hidden_ND: Tensor) -> Tensor:
-        """The hidden states as they are kept."""
-        dtype = hidden_ND.dtype if self.dtype == "model" else getattr(torch, self.dtype)
-        stored: Tensor = hidden_ND.to("cpu" if self.device == "host" else hidden_ND.device, dtype)
-        return stored
-
-    def holds(self, tokens: int, scorer: Scorer) -> bool:
-        """True if `tokens` hidden states fit the budget."""
-        return self.bytes(tokens, scorer) <= self.budget_gib * 2**30
-
-    def bytes(self, tokens: int, scorer: Scorer) -> int:
-        """Bytes that `tokens` hidden states take."""
-        size = {"model": scorer.hidden_itemsize, "bfloat16": 2, "float32": 4}[self.dtype]
-        return tokens * scorer.hidden_width * size
 
 
 class RolloutView:
     """`interfaces.StepView` of the rows of this rank.
 
     The scoring pass runs once, at the first use of `passes()`, over exactly the micro-batches that training will use: the
-    first update then sees bitwise the same log-probabilities, and a first ratio of exactly 1.
+    first update then sees bitwise the same log-probabilities, and a first ratio of exactly 1. The reference policy scores the
+    same micro-batches in the same pass.
     """
 
     def __init__(
@@ -72,15 +36,16 @@ class RolloutView:
         ranks: Ranks,
         seed: tuple[int, int],
         tick: Callable[[int, int], None] | None = None,
+        reference: Scorer | None = None,
     ) -> None:
         self._batch, self._micro, self._scorer, self._needs = batch, micro, scorer, needs
         self._cache, self._ranks, self._seed, self._tick = cache, ranks, seed, tick
+        self._reference = reference if Need.REFERENCE in needs else None
         self._advantages: Tensor | None = None
         self._scores: list[TokenScores] | None = None
         tokens = int(batch.loss_mask_BT.sum())
-        # Decided by all ranks together: under sharding a rank that forwards again would wait for one that does not.
-        too_large = ranks.all_sum(torch.tensor(float(not cache.holds(tokens, scorer)), device=scorer.device))
-        self.caches_hidden = Need.HIDDEN in needs and float(too_large) == 0
+        self.cache_place = cache.place(tokens, scorer, ranks) if Need.HIDDEN in needs else Place.RECOMPUTED
+        self.caches_hidden = self.cache_place is not Place.RECOMPUTED
         self.cache_bytes = cache.bytes(tokens, scorer) if self.caches_hidden else 0
 
     @property
@@ -119,12 +84,19 @@ class RolloutView:
 
     def logprobs_BT(self) -> Tensor:
         """Log-probabilities of all rows, [B, T]."""
+        return self._joined([one.logprobs_BT for one in self._score()])
+
+    def reference_logprobs_BT(self) -> Tensor | None:
+        """Log-probabilities of all rows under the reference policy, [B, T]; None without one."""
+        values = [one.reference_logprobs_BT for one in self._score()]
+        return None if self._reference is None else self._joined([value for value in values if value is not None])
+
+    def _joined(self, values: Sequence[Tensor]) -> Tensor:
         out = torch.zeros_like(self._batch.raw_logprobs_BT)
-        scores = self._score()
-        if scores:
-            out = out.to(scores[0].logprobs_BT.dtype)
-        for part, one in zip(self._micro, scores, strict=True):
-            out[part] = one.logprobs_BT
+        if values:
+            out = out.to(values[0].dtype)
+        for part, value in zip(self._micro, values, strict=True):
+            out[part] = value
         return out * self._batch.loss_mask_BT
 
     def all_sum(self, value: Tensor) -> Tensor:
@@ -169,7 +141,7 @@ class RolloutView:
         if self._scores is None:
             self._scores = []
             for index, part in enumerate(self._micro):
-                scores = self._forward(part)
+                scores = self._referenced(self._forward(part), part)
                 self._scores.append(replace(scores, hidden_ND=self._kept(scores) if self.caches_hidden else None))
                 if self._tick is not None:
                     self._tick(index + 1, len(self._micro))
@@ -177,7 +149,15 @@ class RolloutView:
 
     def _kept(self, scores: TokenScores) -> Tensor | None:
         """Hidden states as the cache keeps them: rounded the same way whether they are kept or computed again."""
-        return None if scores.hidden_ND is None else self._cache.store(scores.hidden_ND)
+        return None if scores.hidden_ND is None else self._cache.store(scores.hidden_ND, self.cache_place)
+
+    @torch.no_grad()
+    def _referenced(self, scores: TokenScores, part: slice) -> TokenScores:
+        if self._reference is None:
+            return scores
+        theirs = self._reference.score(trimmed(self._batch.rows(part)), frozenset())
+        width = self._batch.token_ids_BT.shape[1]
+        return replace(scores, reference_logprobs_BT=widened(theirs, width).logprobs_BT)
 
     @torch.no_grad()
     def _forward(self, part: slice) -> TokenScores:
@@ -202,6 +182,7 @@ def remasked(scores: TokenScores, mask_BT: Tensor) -> TokenScores:
         logprobs_BT=scores.logprobs_BT * mask_BT,
         entropies_BT=cut(scores.entropies_BT),
         sum_p_squared_BT=cut(scores.sum_p_squared_BT),
+        reference_logprobs_BT=cut(scores.reference_logprobs_BT),
     )
 
 

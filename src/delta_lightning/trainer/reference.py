@@ -1,0 +1,44 @@
+"""The reference policy of KL penalties: frozen, sharded over ranks, outside the trained module's tree."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.ranks import Ranks
+
+
+class ReferencePolicy:
+    """A frozen copy of the policy as it was when it was loaded, before any checkpoint is restored into it.
+
+    It is no part of the module: no optimiser, checkpoint, gradient synchronisation or weight update sees it. With several
+    ranks its decoder layers are sharded (`fully_shard` of torch, one all-gather per layer and pass); embedding, final norm and
+    head are whole on each rank. Every rank must therefore score equally often.
+
+    Args:
+        policy: the causal LM that is copied. device: where the copy goes. ranks: who shares the layers.
+    """
+
+    def __init__(self, policy: Any, *, device: torch.device, ranks: Ranks) -> None:
+        model = copy.deepcopy(policy).requires_grad_(False).eval().to(device)
+        if ranks.size > 1:
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+
+            mesh = init_device_mesh(device.type, (ranks.size,))
+            for layer in model.model.layers:
+                # Each layer is a root of its own, and a root would stay whole after its forward pass.
+                fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        self._model = model
+
+    def scorer(self, temperature: float) -> Scorer:
+        """The reference as a scorer at the sampling temperature."""
+        return Scorer(model=self._model, temperature=temperature)
+
+    def bytes(self) -> int:
+        """Bytes of parameters on this rank."""
+        local = (p.to_local() if hasattr(p, "to_local") else p for p in self._model.parameters())
+        return sum(value.numel() * value.element_size() for value in local)

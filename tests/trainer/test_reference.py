@@ -1,0 +1,89 @@
+"""The reference policy: frozen at the start, outside the module, sharded, scored once per rollout batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from delta_lightning.interfaces import Penalty
+from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.reference import ReferencePolicy
+from delta_lightning.types import Experience, Need, TokenScores
+from support.models import tiny_model
+from support.steps import StepSetup, gradients, make_buffer
+from support.world import run_ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyKL(Penalty):
+    """0.1 * (log pi - log pi_ref)^2 / 2."""
+
+    def per_token(self, experience: Experience, scores: TokenScores) -> Tensor:
+        assert experience.reference_logprobs_BT is not None
+        gap = (scores.logprobs_BT - experience.reference_logprobs_BT) * experience.batch.loss_mask_BT
+        return 0.05 * gap.square()
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.REFERENCE})
+
+
+def with_reference(size_of_layers: bool = False) -> dict[str, object]:
+    """Reference log-probabilities by sequence, the step's gradients, and the bytes of this rank's reference."""
+    torch.set_num_threads(1)
+    reference = ReferencePolicy(tiny_model(seed=7), device=torch.device("cpu"), ranks=Ranks.current())
+    setup = StepSetup(penalties=(ToyKL(),), reference=reference.scorer(1.0), micro=3)
+    model = tiny_model()
+    buffer = make_buffer(model, setup)
+    batch, values = buffer.experience.batch, buffer.experience.reference_logprobs_BT
+    assert values is not None and not values.requires_grad
+    rows = {int(s): values[row][batch.loss_mask_BT[row]] for row, s in enumerate(batch.sequence_ids_B)}
+    grads, losses = gradients(model, buffer, setup)
+    return {"rows": rows, "grads": grads, "losses": losses, "bytes": reference.bytes()}
+
+
+def test_log_probabilities_are_those_of_the_other_model() -> None:
+    result = with_reference()
+    setup = StepSetup()
+    alone = make_buffer(tiny_model(seed=7), setup).experience
+    for row, sequence in enumerate(alone.batch.sequence_ids_B.tolist()):
+        want = alone.old_logprobs_BT[row][alone.batch.loss_mask_BT[row]]
+        torch.testing.assert_close(result["rows"][sequence], want, atol=1e-5, rtol=0)
+
+
+def test_a_copy_does_not_move_with_the_policy() -> None:
+    policy = tiny_model()
+    reference = ReferencePolicy(policy, device=torch.device("cpu"), ranks=Ranks())
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.zero_()
+    theirs = reference.scorer(1.0).model
+    assert all(not p.requires_grad for p in theirs.parameters())
+    assert float(theirs.lm_head.weight.abs().sum()) > 0
+    assert reference.bytes() == sum(p.numel() * 4 for p in tiny_model().parameters())
+
+
+@pytest.mark.parametrize("size", [2])
+def test_sharded_over_ranks_it_says_the_same(size: int) -> None:
+    want = with_reference()
+    parts = run_ranks(size, with_reference)
+    merged = {key: value for part in parts for key, value in part["rows"].items()}
+    assert merged.keys() == want["rows"].keys()
+    for key, value in merged.items():
+        torch.testing.assert_close(value, want["rows"][key], atol=1e-6, rtol=0)
+    for part in parts:
+        assert part["losses"] == pytest.approx(want["losses"], abs=1e-5)
+        for mine, whole in zip(part["grads"], want["grads"], strict=True):
+            for name in whole:
+                assert float((mine[name] - whole[name]).abs().max() / whole[name].abs().max()) < 1e-5, name
+    layers = sum(p.numel() for p in tiny_model().model.layers.parameters()) * 4
+    for part in parts:
+        assert part["bytes"] == pytest.approx(want["bytes"] - layers * (1 - 1 / size), rel=0.01), "layers are not sharded"
+
+
+def test_the_scorer_has_the_sampling_temperature() -> None:
+    reference = ReferencePolicy(tiny_model(), device=torch.device("cpu"), ranks=Ranks())
+    assert isinstance(reference.scorer(0.7), Scorer) and reference.scorer(0.7).temperature == 0.7
