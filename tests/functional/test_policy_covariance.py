@@ -24,9 +24,12 @@ def test_count_is_rounded_down_but_at_least_one(ratio: float, count: int) -> Non
 
 
 def test_equal_values_have_no_covariance_made_of_rounding() -> None:
-    advantages, logprobs = torch.full((7,), 0.1), -torch.rand(7)
-    cut = covariance_cut(advantages, logprobs, torch.arange(7.0), ratio=1.0)
-    assert not bool(above_cut(advantages, logprobs, torch.arange(7.0), cut).any())
+    advantages = torch.full((49,), 0.1, dtype=torch.float64)
+    logprobs, order = -torch.rand(49, generator=torch.Generator().manual_seed(1)), torch.arange(49.0)
+    assert any(float(advantages[:n].mean()) != 0.1 for n in range(1, 50)), "the plain mean is exact here"
+    for n in range(1, 50):
+        cut = covariance_cut(advantages[:n], logprobs[:n], order[:n], ratio=1.0)
+        assert not bool(above_cut(advantages[:n], logprobs[:n], order[:n], cut).any())
 
 
 def test_ties_go_by_order() -> None:
