@@ -16,6 +16,13 @@ FAST = (
     "--model.backbone.layers=1", "--model.backbone.hidden_size=32", "--model.verifier=support.odd.OddSum",
     "--model.completions_per_prompt=4", "--model.sampling.max_new_tokens=6", "--sizes.min_count=1",
 )  # fmt: skip
+CONFIGS = Path(__file__).parents[2] / "configs"
+# The published rows of DelTA that one rank can tell apart.
+DELTA_OVERLAYS = [
+    path
+    for path in sorted((CONFIGS / "ablation").glob("*.yaml"))
+    if path.stem != "scope_rank" and "class_path: Delta\n" in path.read_text(encoding="utf-8")
+]
 FILES = {"report.json", "report.md", "report.png", "answers.html", "rollouts.pt", "config.yaml", "provenance.json"}
 
 
@@ -126,6 +133,21 @@ def test_an_assigner_that_the_loss_cannot_use_is_refused(
     monkeypatch.setattr(ClippedSurrogate, "erases_token_credit", lambda self: True)
     done = ablate("a", "--model.credit=Uniform", "--assigners=[Uniform, Delta]")
     assert done.code == 2 and "error: assigners, Delta (model.credit): wanted" in done.err, done.err
+
+
+def test_the_shipped_list_is_that_of_the_overlays() -> None:
+    listed = yaml.safe_load((CONFIGS / "ablate" / "delta.yaml").read_text(encoding="utf-8"))["assigners"]
+    overlays = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["model"] for path in DELTA_OVERLAYS}
+    assert listed.pop("uniform") == {"class_path": "Uniform"}
+    assert listed == {name: model["credit"] for name, model in overlays.items()}
+
+
+def test_the_shipped_list_runs(ablate: Invoke, tmp_path: Path) -> None:
+    done = ablate("a", f"--config={CONFIGS / 'ablate' / 'delta.yaml'}")
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "a" / "report.json").read_text(encoding="utf-8"))
+    assert len(report["labels"]) == len(DELTA_OVERLAYS) + 1
+    assert all(one["gradient_norm"] > 0 for one in report["assigners"].values())
 
 
 def test_bare_names_append() -> None:

@@ -30,24 +30,28 @@ def answers_page(
 ) -> str:
     """The HTML page.
 
-    Blue tokens have more than the assigner's mean coefficient over tokens with A != 0, red ones less, white ones the mean. Each
-    assigner has its own scale, given beside its name, so that a narrow range can be seen too. Hovering over a token shows its
-    coefficient and its probability under theta_old.
+    Blue tokens have more than the assigner's mean coefficient over the tokens of their side (A > 0 or A < 0), red ones less,
+    white ones the mean: what an assigner gives to a whole side stands in numbers above the answer and hides no token. Each
+    assigner and side has its own scale, so that a narrow range can be seen too. Hovering over a token shows its coefficient
+    and its probability under theta_old.
 
     Args:
         replayed: tokens and coefficients. batch: the rows of all ranks. answers: how many are shown.
         strings: token id -> text. decode: token ids -> text, for prompts.
     """
     chosen = choose(replayed, batch, answers)
-    scales = {label: _scale(values_N[replayed.side("signal")]) for label, values_N in replayed.coefficients.items()}
+    scales = {
+        side: {label: _scale(values_N[replayed.side(side)]) for label, values_N in replayed.coefficients.items()}
+        for side in ("positive", "negative")
+    }
     parts = [_answer(replayed, batch, row, scales, strings, decode) for row in chosen]
     key = "".join(f'<span style="{_colour(x)}">{text}</span>' for x, text in ((-1, "less"), (0, "mean"), (1, "more")))
     body = "\n".join(parts) or "<p>No answer has an advantage other than 0: there is nothing to credit.</p>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Token credit</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>Token credit on the same answers</h1>"
-        f'<p class="key">{key} than the mean coefficient of the assigner over tokens with A ≠ 0; each assigner has its own '
-        f"scale. Hover over a token for its numbers.</p>\n{body}\n</body></html>\n"
+        f'<p class="key">{key} than the mean coefficient that the assigner gives to answers of this sign of A; each '
+        f"assigner and sign has its own scale. Hover over a token for its numbers.</p>\n{body}\n</body></html>\n"
     )
 
 
@@ -71,7 +75,7 @@ def _answer(
     replayed: Replay,
     batch: RolloutBatch,
     row: int,
-    scales: dict[str, tuple[float, float]],
+    scales: dict[str, dict[str, tuple[float, float]]],
     strings: Callable[[int], str],
     decode: Callable[[list[int]], str],
 ) -> str:
@@ -86,7 +90,7 @@ def _answer(
     ]
     tokens, logprobs_n = replayed.token_N[here_N].tolist(), replayed.logprob_N[here_N].tolist()
     for label, values_N in replayed.coefficients.items():
-        mean, spread = scales[label]
+        mean, spread = scales["positive" if advantage > 0 else "negative"][label]
         spans = [
             _span(strings(token), value, logprob, (value - mean) / spread if spread else 0.0)
             for token, value, logprob in zip(tokens, values_N[here_N].tolist(), logprobs_n, strict=True)

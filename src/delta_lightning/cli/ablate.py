@@ -41,7 +41,7 @@ def default_assigners() -> dict[str, CreditAssigner]:
 
 
 class AblationTrainer(Trainer):
-    """Lightning's trainer with the signature of the subcommand; `AblateCLI.ablate` does the work."""
+    """Lightning's trainer, of which an ablation uses the device."""
 
     def ablate(
         self,
@@ -69,7 +69,7 @@ class AblationTrainer(Trainer):
             gradient_gib: memory for gradients, GiB; with less, more passes over the rollouts are made.
             sizes: of what is written.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # only the signature is read; `AblateCLI.ablate` does the work
 
 
 class AblateCLI(DeltaCLI):
