@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,9 @@ def test_refuses_a_batch_without_the_components() -> None:
 def test_laws_and_fields() -> None:
     check_advantage(GDPO(counted="tokens", weights={"reward": -0.5}))
     assert GDPO().min_completions() == 2
-    for fields in ({"weights": {}}, {"weights": {"a": float("inf")}}, {"group_eps": -1.0}, {"counted": "all"}):
+    wrong: list[dict[str, Any]] = [
+        {"weights": {}}, {"weights": {"a": float("inf")}}, {"group_eps": -1.0}, {"counted": "all"},
+    ]  # fmt: skip
+    for fields in wrong:
         with pytest.raises(ConfigError, match=rf"advantage\.{next(iter(fields))}"):
-            GDPO(**fields)  # type: ignore[arg-type]
+            GDPO(**fields)

@@ -96,7 +96,7 @@ def test_what_it_asks_for() -> None:
     assert part.per_token() and part.min_completions() == 2
     for fields in ({"eps": -1.0}, {"tail": "none"}):
         with pytest.raises(ConfigError, match=rf"advantage\.{next(iter(fields))}"):
-            OptimalTokenBaseline(**fields)  # type: ignore[arg-type]
+            OptimalTokenBaseline(**fields)
 
 
 def test_a_view_without_sums_of_squares_is_an_error() -> None:

@@ -65,4 +65,4 @@ def test_fields() -> None:
     assert ReinforcePlusPlus().min_completions() == 1
     for fields in ({"counted": "rows"}, {"std": "biased"}, {"eps": -1e-9}):
         with pytest.raises(ConfigError, match=rf"advantage\.{next(iter(fields))}"):
-            ReinforcePlusPlus(**fields)  # type: ignore[arg-type]
+            ReinforcePlusPlus(**fields)

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delta_lightning.functional.advantages import group_standardise, group_statistics
+from delta_lightning.functional.advantages import (
+    best_margin,
+    group_centre,
+    group_standardise,
+    group_statistics,
+    leave_one_out,
+    over_mean,
+    population_std,
+    unbiased_std,
+    weighted_baseline,
+)
 from support import reference
 
 
@@ -86,3 +98,28 @@ def test_statistics_of_groups_in_ascending_order() -> None:
 def test_refuses_different_shapes() -> None:
     with pytest.raises(ValueError, match=r"rewards_B \(2,\), group_ids_B \(3,\)"):
         group_standardise(torch.zeros(2), torch.zeros(3, dtype=torch.int64), torch.ones(2, dtype=torch.bool))
+
+
+def test_both_standard_deviations() -> None:
+    rewards_B, groups_B = torch.tensor([1.0, 0.0, 0.0, 1.0, 3.0, 8.0]), torch.tensor([0, 0, 0, 0, 1, 2])
+    group = group_statistics(rewards_B, groups_B, torch.tensor([True] * 5 + [False]))
+    assert unbiased_std(group).tolist() == pytest.approx([1 / 3**0.5, 0, 0])
+    assert population_std(group).tolist() == pytest.approx([0.5, 0, 0])
+
+
+def test_weights_of_rows_without_a_verdict_are_not_read() -> None:
+    rewards_B, valid_B = torch.tensor([1.0, 0.0, 7.0]), torch.tensor([True, True, False])
+    got = weighted_baseline(rewards_B, torch.zeros(3, dtype=torch.int64), valid_B, torch.tensor([3, 1, 100]))
+    assert got.tolist() == pytest.approx([0.25, -0.75, 0])
+
+
+@pytest.mark.parametrize("function", [group_centre, group_standardise, leave_one_out, over_mean, best_margin])
+def test_a_reward_that_is_not_a_number_does_not_spread(function: Callable[..., torch.Tensor]) -> None:
+    """Of a row without a verdict; for every function, in the dtype of the rewards."""
+    groups_B, valid_B = torch.zeros(4, dtype=torch.int64), torch.tensor([True, True, True, False])
+    got = function(torch.tensor([1.0, 0.0, 0.0, float("nan")]), groups_B, valid_B)
+    wanted = function(torch.tensor([1.0, 0.0, 0.0]), groups_B[:3], valid_B[:3])
+    assert got.tolist() == [*wanted.tolist(), 0.0] and got[0] > 0
+    assert got.dtype == torch.float32
+    empty = function(torch.zeros(0), groups_B[:0], valid_B[:0])
+    assert empty.shape == (0,)

@@ -31,9 +31,10 @@ def test_values_that_do_not_count_may_be_anything() -> None:
     assert whiten(values_B, counts_B, all_sum=alone, lost=0).tolist() == pytest.approx([1, -1, 0, 0])
 
 
-@pytest.mark.parametrize("values", [[], [5.0], [0.1] * 10])
+@pytest.mark.parametrize("values", [[], [5.0], [0.1] * 3, [0.7] * 3, [1e6 / 3] * 10])
 def test_nothing_to_tell_apart_is_exactly_zero(values: list[float]) -> None:
-    values_B = torch.tensor(values)
+    """Three times 0.1 in float64 has a mean that is not 0.1."""
+    values_B = torch.tensor(values, dtype=torch.float64)
     got = whiten(values_B, torch.ones_like(values_B), all_sum=alone, eps=0.0)
     assert torch.equal(got, torch.zeros(len(values), dtype=torch.float64))
 
