@@ -129,7 +129,7 @@ class HeadGeometry:
         """u = e_y - p in a block of the vocabulary, [n, V_block], and the hidden states, in float32 at least."""
         logsumexp_N, others_N = self._normaliser(head)
         first = vocabulary.start
-        for part, hidden_ND, targets_N in self._chunks(vocabulary.stop - first):
+        for part, hidden_ND, targets_N in self._chunks(head, vocabulary.stop - first):
             wide = torch.promote_types(hidden_ND.dtype, torch.float32)
             scaled_NV = head.logits(hidden_ND, vocabulary).to(wide) - logsumexp_N[part, None].to(wide)
             errors_NV = -scaled_NV.exp()
@@ -145,7 +145,7 @@ class HeadGeometry:
         """
         if self._normalisers is None:
             logsumexp_N, others_N = torch.zeros_like(self.sides.advantages_N), torch.zeros_like(self.sides.advantages_N)
-            for part, hidden_ND, targets_N in self._chunks(head.weight_VD.shape[0]):
+            for part, hidden_ND, targets_N in self._chunks(head, head.weight_VD.shape[0]):
                 logits_NV = head.logits(hidden_ND)
                 logsumexp_N1 = logits_NV.logsumexp(1, keepdim=True)
                 p_NV = (logits_NV - logsumexp_N1).exp().scatter(1, targets_N[:, None], 0.0)
@@ -153,13 +153,15 @@ class HeadGeometry:
             self._normalisers = logsumexp_N, others_N
         return self._normalisers
 
-    def _chunks(self, vocabulary: int) -> Iterator[HeadTokens]:
-        """The tokens in chunks whose logits over `vocabulary` fit the budget."""
+    def _chunks(self, head: BlockHead, vocabulary: int) -> Iterator[HeadTokens]:
+        """The tokens in chunks whose logits over `vocabulary` fit the budget; a cache may have rounded them, not the head."""
+        wide = head.weight_VD.dtype
         step = chunk_tokens(vocabulary, self._logits_bytes)
         for part, hidden_ND, targets_N in self._tokens():
             for start in range(0, len(targets_N), step):
                 rows = slice(start, min(len(targets_N), start + step))
-                yield HeadTokens(slice(part.start + rows.start, part.start + rows.stop), hidden_ND[rows], targets_N[rows])
+                states_ND = hidden_ND[rows].to(torch.promote_types(hidden_ND.dtype, wide))
+                yield HeadTokens(slice(part.start + rows.start, part.start + rows.stop), states_ND, targets_N[rows])
 
     def _cells(self, part: slice) -> Iterator[tuple[int, int, Tensor]]:
         """Side, unit and indices within `part` of the tokens of each cell that occurs there; A = 0 is in none."""

@@ -34,10 +34,12 @@ class KeptFeatures:
         yield from self._kept
 
     def _features(self, hidden_ND: Tensor, targets_N: Tensor, head: Head) -> Tensor:
-        step = chunk_tokens(head.weight_VD.shape[0], self._logits_bytes)
+        weight_VD = head.weight_VD
+        step = chunk_tokens(len(weight_VD), self._logits_bytes)
+        wide = torch.promote_types(hidden_ND.dtype, weight_VD.dtype)  # a cache may have rounded the states, not the head
         out = torch.empty_like(hidden_ND)
         for start in range(0, len(targets_N), step):
             part = slice(start, start + step)
-            logits_NV = head.logits(hidden_ND[part])
+            logits_NV = head.logits(hidden_ND[part].to(wide))
             out[part] = self._from_logits(logits_NV, targets_N[part], head)
         return out
