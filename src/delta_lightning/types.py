@@ -191,6 +191,7 @@ class RolloutBatch(TensorStruct):
         behaviour_logprobs_BT: float32, of the distribution really sampled from.
         raw_logprobs_BT: float32, the sampler's log-probabilities with temperature only.
         rewards_B: float32, 0 where `valid_B` is False. components_BR: float32, one column per `component_names`.
+        verdict_rewards_B: float32, the verifier's rewards, which shaping leaves as they are.
         valid_B: bool, False where the verdict was an error: the row is in no statistic at all.
         truncated_B: bool, True where the completion was cut at the length limit.
         group_ids_B: int64, index of the prompt in the rollout step, over all ranks.
@@ -206,6 +207,7 @@ class RolloutBatch(TensorStruct):
     behaviour_logprobs_BT: Tensor
     raw_logprobs_BT: Tensor
     rewards_B: Tensor
+    verdict_rewards_B: Tensor
     components_BR: Tensor
     valid_B: Tensor
     truncated_B: Tensor

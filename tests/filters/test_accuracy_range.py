@@ -55,11 +55,18 @@ def test_rounding_of_a_mean_is_not_a_difference() -> None:
     assert kept(AccuracyRange(high=0.7), batch) == kept(AccuracyRange(low=0.7), batch) == []
 
 
-def test_a_component_instead_of_the_reward() -> None:
-    """Shaping made rewards of right answers unequal; the component still says that all were right."""
+def test_shaping_makes_no_difference() -> None:
+    """A group of right answers of unequal length has unequal rewards after `SoftOverlong`: `ZeroVariance` would keep it."""
     batch = replace(BATCH, rewards_B=BATCH.rewards_B - torch.linspace(0, 0.5, len(REWARDS)) * BATCH.valid_B)
-    assert 2 in kept(AccuracyRange(), batch)
-    assert kept(AccuracyRange(component="reward"), batch) == [0, 3]
+    assert bool(ZeroVariance().keep_groups(batch)[2])
+    assert kept(AccuracyRange(), batch) == kept(AccuracyRange()) == [0, 3]
+
+
+def test_a_component_instead_of_the_reward() -> None:
+    """The second of two components."""
+    batch = replace(BATCH, components_BR=torch.stack([BATCH.rewards_B, 1 - BATCH.rewards_B], 1), component_names=("a", "b"))
+    assert kept(AccuracyRange(low=0.3, component="b"), batch) == [0]
+    assert kept(AccuracyRange(low=0.3, component="a"), batch) == [3]
 
 
 def test_a_component_that_nobody_has_is_a_mistake_in_the_config() -> None:

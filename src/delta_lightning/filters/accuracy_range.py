@@ -14,17 +14,17 @@ from delta_lightning.types import RolloutBatch, with_mask
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyRange(RolloutFilter):
-    """Keeps groups with low < mean of the judged rewards < high: DAPO's dynamic sampling (arXiv 2503.14476) by its accuracy.
+    """Keeps groups with low < mean of the verifier's rewards < high: DAPO's dynamic sampling (arXiv 2503.14476) by accuracy.
 
     With rewards of 0 and 1 the defaults keep exactly the groups with both; narrower bounds keep a difficulty. With other
-    rewards the bounds are in their units. Shaping runs before filters: if it changes rewards (`SoftOverlong`), name
-    a reward component that it does not touch. A mean within 1e-6 of a bound counts as on it, hence outside. A
-    group without verdict is not kept. DelTA's experiments use no such filter.
+    rewards the bounds are in their units. Rewards are the verifier's, before any shaping: an answer's length does not make it
+    less right. A mean within 1e-6 of a bound counts as on it, hence outside. A group without verdict is not kept. DelTA's
+    experiments use no such filter.
 
     Args:
         low: means up to it are dropped; null for no lower bound.
         high: means from it on are dropped; null for no upper bound.
-        component: the reward component that is averaged; null for the reward itself.
+        component: the reward component that is averaged; null for the whole reward.
 
     Raises:
         ConfigError: an empty range; or, in the first rollout step, a component that no verdict has.
@@ -66,7 +66,7 @@ class AccuracyRange(RolloutFilter):
         return kept_P if self.high is None else kept_P & (group.mean_P < self.high - TIE)
 
     def _statistics(self, batch: RolloutBatch) -> GroupStatistics:
-        rewards_B = batch.rewards_B
+        rewards_B = batch.verdict_rewards_B
         if self.component is not None and bool(batch.valid_B.any()):
             names = batch.component_names
             if self.component not in names:
@@ -74,7 +74,7 @@ class AccuracyRange(RolloutFilter):
                     "filters.component",
                     wanted=f"one of the components that verdicts have: {', '.join(names) or 'none'}",
                     got=repr(self.component),
-                    remedy="null takes the reward itself.",
+                    remedy="null takes the whole reward.",
                 )
             rewards_B = batch.components_BR[:, names.index(self.component)]
         return group_statistics(rewards_B, batch.group_ids_B, batch.valid_B)

@@ -20,7 +20,7 @@ class SoftOverlong(RewardShaping):
     The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13), p(T) = -factor (T - (max_length - buffer)) / buffer in the
     buffer; the defaults are the paper's. T counts the tokens of the completion, the end-of-sequence token included, whatever
     the mask. The paper's rewards are 1 and -1: with 0 and 1 the same factor weighs twice as much. DelTA's setting does
-    without. A group of equal answers may get unequal rewards: filter on `AccuracyRange.component` to keep them out.
+    without. A group of right answers may get unequal rewards and pass `ZeroVariance`; it does not pass `AccuracyRange`.
 
     Args:
         max_length: length, tokens, from which the punishment is whole, at least 1; set it to `sampling.max_new_tokens`, for

@@ -40,6 +40,7 @@ def make_batch(
         behaviour_logprobs_BT=raw_BT,
         raw_logprobs_BT=raw_BT,
         rewards_B=torch.tensor(rewards, dtype=torch.float32) * valid_B,
+        verdict_rewards_B=torch.tensor(rewards, dtype=torch.float32) * valid_B,
         components_BR=torch.tensor(rewards, dtype=torch.float32)[:, None] * valid_B[:, None],
         valid_B=valid_B,
         truncated_B=torch.zeros(rows, dtype=torch.bool),
