@@ -3,11 +3,13 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delta_lightning.corrections import MaskedImportance
 from delta_lightning.errors import ConfigError
+from delta_lightning.functional.corrections import within
 from delta_lightning.testing.laws import check_correction
 from delta_lightning.testing.worlds import Scored
 from support import reference_corrections as reference
@@ -51,7 +53,15 @@ def test_extreme_ratios_leave() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=8), st.floats(0, 0.99), st.floats(1.01, 9))
 def test_a_weight_is_in_the_band_or_zero(row: list[float], low: float, high: float) -> None:
-    assert all(weight == 0 or low <= weight <= high for weight in weights(MaskedImportance(low=low, high=high), [row])[0])
+    got = weights(MaskedImportance(low=low, high=high), [row])[0]
+    assert all(weight == 0 or low * (1 - 1e-12) <= weight <= high * (1 + 1e-12) for weight in got)
+
+
+def test_the_bounds_are_inside_wherever_the_token_stands() -> None:
+    """`exp` rounds by place in the tensor; the decision must not."""
+    for bound in (0.3, 0.7, 1.1, 3.0):
+        d = torch.full((1, 37), math.log(bound), dtype=torch.float64)
+        assert bool(within(d, 0.0, bound).all()) and bool(within(d, bound, 9.0).all())
 
 
 @pytest.mark.parametrize("band", [(-0.1, 3.0), (1.0, 3.0), (0.5, 1.0), (float("nan"), 3.0), (0.5, float("nan"))])

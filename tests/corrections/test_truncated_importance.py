@@ -46,7 +46,8 @@ def test_extreme_ratios_are_held_and_drop_nothing() -> None:
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=8), st.floats(0.01, 10))
 def test_weights_are_positive_at_most_the_cap_and_rise_with_the_ratio(row: list[float], cap: float) -> None:
     got = weights(TruncatedImportance(cap=cap), [sorted(row)])[0]
-    assert all(0 < weight <= cap for weight in got) and got == sorted(got)
+    assert all(0 < weight <= cap for weight in got)
+    assert got == pytest.approx(sorted(got), rel=1e-12)  # equal ratios may differ by the rounding of exp
 
 
 def test_raw_leaves_out_the_mass_that_top_p_keeps() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from delta_lightning.corrections.log_ratio import Against, check_band, check_fields, sampler_log_ratio
-from delta_lightning.functional.corrections import token_ratio
+from delta_lightning.functional.corrections import held_ratio, within
 from delta_lightning.interfaces import RolloutCorrection, StepView
 from delta_lightning.types import Correction
 
@@ -38,6 +38,6 @@ class MaskedImportance(RolloutCorrection):
 
     def correct(self, view: StepView) -> Correction:
         """Weights in [low, high], [B, T], 0 outside the mask that is left; the mask."""
-        ratio_BT = token_ratio(sampler_log_ratio(view, self.against), clamp=self.log_ratio_clamp)
-        mask_BT = view.batch.loss_mask_BT & (ratio_BT >= self.low) & (ratio_BT <= self.high)
-        return Correction(weights_BT=ratio_BT * mask_BT, mask_BT=mask_BT)
+        log_ratio_BT, clamp = sampler_log_ratio(view, self.against), self.log_ratio_clamp
+        mask_BT = view.batch.loss_mask_BT & within(log_ratio_BT, self.low, self.high, clamp=clamp)
+        return Correction(weights_BT=held_ratio(log_ratio_BT, clamp=clamp) * mask_BT, mask_BT=mask_BT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from delta_lightning.corrections.log_ratio import Against, check_band, check_fields, sampler_log_ratio
-from delta_lightning.functional.corrections import sequence_ratio
+from delta_lightning.functional.corrections import held_ratio, row_sum, within
 from delta_lightning.interfaces import RolloutCorrection, StepView
 from delta_lightning.types import Correction
 
@@ -42,6 +42,7 @@ class SequenceMaskedImportance(RolloutCorrection):
     def correct(self, view: StepView) -> Correction:
         """Weights in [low, high], equal within a row, [B, T], 0 outside the mask that is left; the mask."""
         mask_BT, log_ratio_BT = view.batch.loss_mask_BT, sampler_log_ratio(view, self.against)
-        weight_B = sequence_ratio(log_ratio_BT, mask_BT, clamp=self.log_ratio_clamp)
-        kept_BT = mask_BT & (weight_B >= self.low) & (weight_B <= self.high)
-        return Correction(weights_BT=weight_B.to(log_ratio_BT.dtype) * kept_BT, mask_BT=kept_BT)
+        log_product_B, clamp = row_sum(log_ratio_BT, mask_BT), self.log_ratio_clamp
+        kept_BT = mask_BT & within(log_product_B, self.low, self.high, clamp=clamp)
+        weight_B = held_ratio(log_product_B, clamp=clamp).to(log_ratio_BT.dtype)
+        return Correction(weights_BT=weight_B * kept_BT, mask_BT=kept_BT)

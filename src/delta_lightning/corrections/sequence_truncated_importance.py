@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from delta_lightning.corrections.log_ratio import Against, check_fields, sampler_log_ratio
 from delta_lightning.errors import require
-from delta_lightning.functional.corrections import sequence_ratio
+from delta_lightning.functional.corrections import held_ratio, row_sum
 from delta_lightning.interfaces import RolloutCorrection, StepView
 from delta_lightning.types import Correction
 
@@ -40,5 +40,5 @@ class SequenceTruncatedImportance(RolloutCorrection):
     def correct(self, view: StepView) -> Correction:
         """Weights in (0, cap], equal within a row, [B, T], 0 outside the mask; the mask itself."""
         mask_BT, log_ratio_BT = view.batch.loss_mask_BT, sampler_log_ratio(view, self.against)
-        weight_B = sequence_ratio(log_ratio_BT, mask_BT, clamp=self.log_ratio_clamp).clamp(max=self.cap)
+        weight_B = held_ratio(row_sum(log_ratio_BT, mask_BT), clamp=self.log_ratio_clamp).clamp(max=self.cap)
         return Correction(weights_BT=weight_B.to(log_ratio_BT.dtype) * mask_BT, mask_BT=mask_BT)

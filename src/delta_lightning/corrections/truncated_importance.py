@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from delta_lightning.corrections.log_ratio import Against, check_fields, sampler_log_ratio
 from delta_lightning.errors import require
-from delta_lightning.functional.corrections import token_ratio
+from delta_lightning.functional.corrections import held_ratio
 from delta_lightning.interfaces import RolloutCorrection, StepView
 from delta_lightning.types import Correction
 
@@ -39,5 +39,5 @@ class TruncatedImportance(RolloutCorrection):
     def correct(self, view: StepView) -> Correction:
         """Weights in (0, cap], [B, T], 0 outside the mask; the mask itself."""
         mask_BT = view.batch.loss_mask_BT
-        ratio_BT = token_ratio(sampler_log_ratio(view, self.against), clamp=self.log_ratio_clamp)
+        ratio_BT = held_ratio(sampler_log_ratio(view, self.against), clamp=self.log_ratio_clamp)
         return Correction(weights_BT=ratio_BT.clamp(max=self.cap) * mask_BT, mask_BT=mask_BT)

@@ -5,6 +5,7 @@ d = log pi_old - log mu of a token, nats: pi_old the trainer's policy at the wei
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -16,20 +17,24 @@ from delta_lightning.functional.policy import kl_k3
 Estimator = Literal["k1", "k2", "k3"]
 
 
-def token_ratio(log_ratio_BT: Tensor, *, clamp: float = 20.0) -> Tensor:
-    """exp(d), |d| held within `clamp`; [B, T] in the dtype of `log_ratio_BT`."""
-    return log_ratio_BT.clamp(-clamp, clamp).exp()
+def held_ratio(log_ratio: Tensor, *, clamp: float = 20.0) -> Tensor:
+    """exp(log_ratio), |log_ratio| held within `clamp`, of tokens or of whole rows."""
+    return log_ratio.clamp(-clamp, clamp).exp()
+
+
+def within(log_ratio: Tensor, low: float, high: float, *, clamp: float = 20.0) -> Tensor:
+    """Whether low <= exp(log_ratio) <= high, bool; low may be 0.
+
+    Compared as logarithms: `exp` may round differently at another place of the same tensor, and a decision must not.
+    """
+    held = log_ratio.clamp(-clamp, clamp)
+    return (held >= (math.log(low) if low > 0 else -math.inf)) & (held <= math.log(high))
 
 
 def row_sum(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Sum over the masked-in tokens of each row, [B, 1] float64; 0 for an empty row."""
     check_same_shape(value_BT=value_BT, mask_BT=mask_BT)
     return torch.where(mask_BT, value_BT.double(), 0.0).sum(1, keepdim=True)
-
-
-def sequence_ratio(log_ratio_BT: Tensor, mask_BT: Tensor, *, clamp: float = 20.0) -> Tensor:
-    """exp(sum of d) of each row, [B, 1] float64; the sum, not the token, is held within `clamp`. 1 for an empty row."""
-    return row_sum(log_ratio_BT, mask_BT).clamp(-clamp, clamp).exp()
 
 
 def divergence(log_ratio_BT: Tensor, *, estimator: Estimator, clamp: float = 20.0) -> Tensor:
