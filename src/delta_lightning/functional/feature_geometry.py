@@ -75,8 +75,7 @@ def centroids(features: Features, weights_2N: Tensor, sides: Sides) -> Tensor:
     units = sides.num_units
     sums_CD: Tensor | None = None
     for part, block in _blocks(features, weights_2N.shape[1]):
-        weights_CN = weights_2N[:, None, part] * sides.one_hot_NU(part).T
-        partial_CD = weights_CN.reshape(2 * units, -1) @ block.double()
+        partial_CD = sides.cell_weights(weights_2N, part) @ block.double()
         sums_CD = partial_CD if sums_CD is None else sums_CD + partial_CD
     # A rank without tokens learns the width D from the others; the sides' masses travel in the same collective.
     width = 0 if sums_CD is None else sums_CD.shape[1]

@@ -71,8 +71,16 @@ class Sides:
         units_U = torch.arange(self.num_units, device=self.unit_of_N.device)
         return (self.unit_of_N[part, None] == units_U).double()
 
+    def cell_weights(self, weights_2N: Tensor, part: slice) -> Tensor:
+        """The weights of the tokens `part` in rows of one side and one unit each, [2 U, n]."""
+        if self.num_units == 1:  # the usual case: nothing to sort
+            return weights_2N[:, part]
+        return (weights_2N[:, None, part] * self.one_hot_NU(part).T).reshape(2 * self.num_units, -1)
+
     def local_sums(self, values_RN: Tensor) -> Tensor:
         """Sums of each row over each unit on this rank, [R, U]."""
+        if self.num_units == 1:
+            return values_RN.sum(1, keepdim=True)
         totals_RU = values_RN.new_zeros(len(values_RN), self.num_units)
         for part in row_blocks(values_RN.shape[1], self.num_units):
             totals_RU += values_RN[:, part] @ self.one_hot_NU(part)
