@@ -14,6 +14,7 @@ delta-lightning trains language models by reinforcement learning from verifiable
   delta-lightning fit --config CONFIG [--model.KEY=VALUE ...]        train, with held-out accuracy before and after
   delta-lightning validate --config CONFIG [--ckpt_path FILE]        held-out accuracy only
   delta-lightning ablate --config CONFIG --assigners '[A, B]'        credit assigners compared on the same rollouts
+  delta-lightning check package.MyPart                               a part of yours, held to the laws of its seam
   delta-lightning plugins                                            installed plug-ins
   delta-lightning --version
 
@@ -43,6 +44,12 @@ def main(args: Sequence[str] | None = None) -> int:
     # Before torch loads. Threads that spin at OpenMP barriers take the cores from the verifier processes and from everything
     # else on the machine: with one busy neighbour on two cores a training step was five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # parts in a file beside the config; last, so that it shadows nothing
+    if given[0] == "check":
+        from delta_lightning.cli.check import run as check
+
+        return check(given[1:])
     from delta_lightning.cli.app import run
 
     return run(given)

@@ -1,0 +1,82 @@
+"""`delta-lightning check`, and that the tutorial's part works as its page says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from delta_lightning.__main__ import main
+from support.cli import Invoke
+
+PAGE = Path(__file__).parents[2] / "docs" / "your_own_part.md"
+
+
+def tutorial() -> str:
+    """The first Python block of the page."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the tutorial's file; what it makes importable is forgotten afterwards."""
+    (tmp_path / "rarity.py").write_text(tutorial(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name in ("rarity", "local", "others"):
+            del sys.modules[name]
+
+
+def test_the_part_has_at_most_40_lines() -> None:
+    assert len(tutorial().strip().splitlines()) <= 40
+
+
+def test_it_obeys_the_laws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "rarity.Rarity", "--power=1.0"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("rarity.Rarity is a CreditAssigner\n") and out.count("... yes") == 2
+
+
+def test_the_planted_defect_of_the_page_is_caught(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    local = tutorial().replace("view.gather(view.batch.token_ids_BT[mask_BT])", "view.batch.token_ids_BT[mask_BT]")
+    local = local.replace("view.own(rarity_N / rarity_N.mean())", "rarity_N / rarity_N.mean()")
+    assert local != tutorial()
+    (folder / "local.py").write_text(local, encoding="utf-8")
+    assert main(["check", "local.Rarity"]) == 1
+    broken = capsys.readouterr().out.splitlines()[-1]
+    said = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if "BROKEN" in line)
+    assert said in broken, f"the page says {said!r}, the command {broken!r}"
+
+
+def test_it_is_selected_from_yaml_by_its_import_path(folder: Path, invoke: Invoke) -> None:
+    done = invoke("--model.credit=rarity.Rarity", "--model.credit.power=1.0", "--print_config")
+    assert done.code == 0, done.err
+    assert yaml.safe_load(done.out)["model"]["credit"] == {"class_path": "rarity.Rarity", "init_args": {"power": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["Nothing"], "wanted an import path, or the short name of an installed part, got Nothing"),
+        (["no_module.Part"], "No module named 'no_module'"),
+        (["os.path.join"], "must subclass exactly one seam"),
+        (["rarity.Rarity", "--power=-1"], "credit.power: wanted at least 0, got -1"),
+        (["rarity.Rarity", "--strength=1"], "wanted fields of Rarity"),
+    ],
+)
+def test_refusals(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(["check", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_short_names_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0 and "Exit code 0" in capsys.readouterr().out
+    assert main(["check", "TokenMean"]) == 0
+    assert "is a Reduction" in capsys.readouterr().out
