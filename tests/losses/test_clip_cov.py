@@ -18,6 +18,7 @@ WIDE = ClipCov(share=0.2, low=0.1, high=50.0)
 PARTS = [
     ClipCov(),
     WIDE,
+    ClipCov(share=1.0, low=0.1, high=1.0),
     ClipCov(share=1.0, low=-50.0, high=50.0),
     ClipCov(share=0.3, low=0, high=9, clip_low=0.2, clip_high=0.28),
 ]
@@ -119,8 +120,8 @@ def test_one_draw_for_ranks_that_hold_single_rows() -> None:
 
 def test_covariance_uses_the_raw_advantage_and_clipping_the_token_advantage() -> None:
     world = mixed()
-    half = world.experience(0.5 * world.batch.loss_mask_BT)
-    got, _, _ = update(WIDE, View(world), experience=half)
+    small = world.experience(0.01 * world.batch.loss_mask_BT)
+    got, _, _ = update(WIDE, View(world), experience=small)
     wanted, _, _ = update(WIDE, View(world))
     assert torch.equal(got, wanted)
     part = ClipCov(share=1.0, low=-50.0, high=50.0, clip_low=0.2, clip_high=0.28)

@@ -28,9 +28,8 @@ def kl_estimate(
         return -log_ratio_BT
     if estimator == "k2":
         return log_ratio_BT.square() / 2
-    bounded_BT = log_ratio_BT.clamp(
-        max=clamp
-    )  # one bound for both terms: bounding e^x alone would leave a gradient of the wrong sign
+    # One bound for both terms: bounding e^x alone would leave a gradient of the wrong sign.
+    bounded_BT = log_ratio_BT.clamp(max=clamp)
     k3_BT = torch.expm1(bounded_BT) - bounded_BT
     if estimator == "k3":
         return k3_BT
