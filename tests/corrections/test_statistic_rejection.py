@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from delta_lightning.corrections import StatisticRejection
 from delta_lightning.errors import ConfigError
-from delta_lightning.functional.corrections import divergence
+from delta_lightning.functional.corrections import divergence, row_statistic
 from delta_lightning.testing.laws import check_correction
 from delta_lightning.testing.worlds import Scored
 from support import reference_corrections as reference
@@ -46,6 +46,13 @@ def test_golden_divergences() -> None:
     # k3 of the sampler's side: exp(d) - 1 - d.
     assert divergence(-d, estimator="k3")[0].tolist() == pytest.approx([0.306853, 0.005751, 0, 0.023144, 0.193147], abs=1e-6)
     assert divergence(d, estimator="k1")[0].tolist() == pytest.approx([0.693147, 0.105361, 0, -0.223144, -0.693147], abs=1e-6)
+
+
+def test_statistics_of_a_row_are_over_its_mask() -> None:
+    value_BT = torch.tensor([[5.0, -3.0, -1.0], [5.0, 5.0, 5.0]], dtype=torch.float64)
+    mask_BT = torch.tensor([[False, True, True], [False, False, False]])
+    wanted = {"sum": [-4, 0], "mean": [-2, 0], "max": [-1, 0]}
+    assert {over: row_statistic(value_BT, mask_BT, over=over)[:, 0].tolist() for over in wanted} == wanted  # type: ignore[arg-type]
 
 
 def test_geometric_rejection_of_verl() -> None:
