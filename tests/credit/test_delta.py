@@ -310,6 +310,39 @@ def test_ranks_agree_to_do_nothing(scope: str) -> None:
     assert torch.equal(got, world.batch.loss_mask_BT.float())
 
 
+class CountedPasses(View):
+    """Counts how often the scores were read."""
+
+    count = 0
+
+    def passes(self) -> Iterator[tuple[slice, TokenScores]]:
+        self.count += 1
+        return super().passes()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_ranks_read_their_states_equally_often(scope: str) -> None:
+    """One rank has one side only, one has no rows. Under sharding a reading may be a forward pass: nobody may leave early."""
+    world = mixed()
+    positive = (world.advantages > 0).nonzero()[:, 0]
+    others = torch.tensor([row for row in range(12) if row not in positive[1:].tolist()])
+    parts = [positive[1:], others, torch.arange(0)]
+
+    def work(rank: int, ranks: ThreadRank) -> int:
+        view = CountedPasses(world.rows(parts[rank]), ranks=ranks)
+        Delta(scope=scope, proxy=HiddenGradient()).credit(view)  # type: ignore[arg-type]
+        return view.count
+
+    assert run_ranks(3, work) == [1, 1, 1]
+    counts = run_ranks(3, lambda rank, ranks: _count_default(CountedPasses(world.rows(parts[rank]), ranks=ranks), scope))
+    assert counts == [4, 4, 4]
+
+
+def _count_default(view: CountedPasses, scope: str) -> int:
+    Delta(scope=scope).credit(view)  # type: ignore[arg-type]
+    return view.count
+
+
 @pytest.mark.parametrize("name", ["no advantage", "positive side only", "negative side only", "one token"])
 @pytest.mark.parametrize("fields", [{"scope": "group"}, {"scope": "rank"}, *ABLATIONS], ids=name_of)
 def test_ones_where_a_side_is_empty(name: str, fields: dict[str, Any]) -> None:
