@@ -1,6 +1,29 @@
 """Credit assigners: how much each token counts, fixed under theta_old."""
 
+from delta_lightning.credit.clip import Clip
+from delta_lightning.credit.compose import Compose
 from delta_lightning.credit.delta import Delta
+from delta_lightning.credit.flip import Flip
+from delta_lightning.credit.mask import Mask
+from delta_lightning.credit.negative_only import NegativeOnly
+from delta_lightning.credit.normalise import Normalise
+from delta_lightning.credit.positive_only import PositiveOnly
+from delta_lightning.credit.schedule import Schedule
+from delta_lightning.credit.sequence_mean import SequenceMean
+from delta_lightning.credit.shuffle import Shuffle
 from delta_lightning.credit.uniform import Uniform
 
-__all__ = ["Delta", "Uniform"]
+__all__ = [
+    "Clip",
+    "Compose",
+    "Delta",
+    "Flip",
+    "Mask",
+    "NegativeOnly",
+    "Normalise",
+    "PositiveOnly",
+    "Schedule",
+    "SequenceMean",
+    "Shuffle",
+    "Uniform",
+]
