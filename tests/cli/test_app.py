@@ -115,7 +115,7 @@ def test_the_engines_are_closed_when_a_run_fails(invoke: Invoke, monkeypatch: py
     closed: list[bool] = []
     monkeypatch.setattr(PolicyModule, "close", lambda self: closed.append(True))
 
-    def fail(self: PolicyModule, step: int) -> None:
+    def fail(self: PolicyModule, step: int, drawn: int) -> None:
         raise RunError("the verifier failed on 3 of 4 completions")
 
     monkeypatch.setattr(PolicyModule, "make_rollouts", fail)

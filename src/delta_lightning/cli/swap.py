@@ -7,6 +7,7 @@ replaced here, and a test holds the replacement against the pinned version.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from typing import Any
@@ -45,7 +46,19 @@ def _unusual(class_path: str, arguments: dict[str, Any]) -> dict[str, Any]:
     module, _, name = class_path.rpartition(".")
     owner = getattr(importlib.import_module(module), name) if module else None
     known = inspect.signature(owner).parameters if owner is not None else {}
-    return {key: value for key, value in arguments.items() if key not in known or known[key].default != value}
+    return {key: value for key, value in arguments.items() if key not in known or not _same(known[key].default, value)}
+
+
+def _same(default: Any, value: Any) -> bool:
+    """True if `value`, a part still written as class_path and init_args perhaps, is the default."""
+    if isinstance(value, Namespace) and "class_path" in value and dataclasses.is_dataclass(default):
+        cls = type(default)
+        given = value.get("init_args") or Namespace()
+        fields = {item.name for item in dataclasses.fields(default)}
+        named = value["class_path"] in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")
+        short = value["class_path"].rpartition(".")[2] == cls.__name__
+        return (named or short) and all(name in fields and _same(getattr(default, name), given[name]) for name in _names(given))
+    return bool(default == value)
 
 
 def _names(arguments: Any) -> list[str]:

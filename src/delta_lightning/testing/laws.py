@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from delta_lightning.credit import Delta
+from delta_lightning.credit.proxies import GradientProxy
 from delta_lightning.interfaces import (
     AdvantageEstimator,
     CreditAssigner,
@@ -33,9 +35,16 @@ from delta_lightning.testing.step_laws import (
 )
 from delta_lightning.testing.update_laws import at_log_ratio, check_loss, check_penalty, check_reduction, check_weighting, drift
 
+
+def check_proxy(part: GradientProxy) -> None:
+    """The laws of credit, for DelTA with this proxy."""
+    check_credit(Delta(proxy=part))
+
+
 CHECKS: dict[type, Callable[[Any], None]] = {
     AdvantageEstimator: check_advantage,
     CreditAssigner: check_credit,
+    GradientProxy: check_proxy,
     Penalty: check_penalty,
     PolicyLoss: check_loss,
     Reduction: check_reduction,
@@ -55,6 +64,6 @@ def check(part: Any) -> None:
 
 __all__ = [
     "CHECKS", "CUTS", "SEAMS", "TOLERANCE", "at_log_ratio", "check", "check_advantage", "check_correction", "check_credit",
-    "check_filter", "check_loss", "check_part", "check_penalty", "check_reduction", "check_shaping", "check_step_part",
-    "check_tensor", "check_weighting", "close", "concrete_parts", "drift", "seam_of",
+    "check_filter", "check_loss", "check_part", "check_penalty", "check_proxy", "check_reduction", "check_shaping",
+    "check_step_part", "check_tensor", "check_weighting", "close", "concrete_parts", "drift", "seam_of",
 ]  # fmt: skip

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 
 from delta_lightning import interfaces
+from delta_lightning.credit.proxies import GradientProxy
 from delta_lightning.types import Need
 
 PACKAGES = ("advantages", "corrections", "credit", "data", "filters", "losses", "samplers", "shaping", "verifiers.math")
 SEAMS: tuple[type, ...] = (
     interfaces.PromptSource, interfaces.Sampler, interfaces.Verifier, interfaces.RewardShaping, interfaces.RolloutFilter,
     interfaces.AdvantageEstimator, interfaces.RolloutCorrection, interfaces.CreditAssigner, interfaces.TokenWeighting,
-    interfaces.PolicyLoss, interfaces.Penalty, interfaces.Reduction,
+    interfaces.PolicyLoss, interfaces.Penalty, interfaces.Reduction, GradientProxy,
 )  # fmt: skip
 
 

@@ -110,6 +110,7 @@ def check_advantage(part: AdvantageEstimator) -> None:
         shape = batch.rewards_B.shape if advantages.ndim == 1 else batch.loss_mask_BT.shape
         check_tensor(advantages, shape, "advantages")
         assert not bool(advantages[~batch.valid_B].any()), "advantages: not 0 without a verdict"
+        assert part.per_token() == (advantages.ndim == 2), "per_token() does not say what advantages() gives"
         return {"advantages": advantages}
 
     check_step_part(function, whole_groups_only=True)

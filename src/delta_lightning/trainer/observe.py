@@ -10,7 +10,7 @@ from torch import Tensor
 from delta_lightning.interfaces import RewardShaping
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.view import RolloutView
-from delta_lightning.types import Experience, RolloutBatch, TokenScores
+from delta_lightning.types import Correction, Experience, RolloutBatch, TokenScores
 
 VISIBLE_MISMATCH = 0.02  # nats; the share of tokens above it is logged
 
@@ -31,6 +31,14 @@ def observe_shaping(book: MetricBook, batch: RolloutBatch, shaping: Sequence[Rew
     """Mean reward after shaping, where there is any; `reward/mean` is the verifier's."""
     if shaping:
         book.add("reward/shaped_mean", batch.rewards_B.double().sum(), batch.valid_B.sum())
+
+
+def observe_correction(book: MetricBook, mask_BT: Tensor, correction: Correction) -> None:
+    """What a correction left of the tokens that it was given, and how uneven its weights are."""
+    weights = correction.weights_BT[correction.mask_BT].double()
+    book.add("correction/kept_share", correction.mask_BT.sum(), mask_BT.sum())
+    book.add("correction/mean_weight", weights.sum(), len(weights))
+    book.add("correction/mean_square", weights.square().sum(), len(weights))
 
 
 def observe_experience(book: MetricBook, experience: Experience, view: RolloutView) -> None:
@@ -69,7 +77,10 @@ def observe_update(book: MetricBook, experience: Experience, scores: TokenScores
 
 
 def derived(values: dict[str, float]) -> dict[str, float]:
-    """Standard deviation and effective sample share of the credit, from its first two moments."""
+    """Standard deviation and effective sample share of credit and correction, from their first two moments."""
+    weight, spread = values.get("correction/mean_weight"), values.pop("correction/mean_square", None)
+    if weight is not None and spread:
+        values["correction/effective_share"] = weight * weight / spread
     mean, square = values.get("credit/mean"), values.pop("credit/mean_square", None)
     if mean is not None and square:
         values["credit/std"] = max(0.0, square - mean * mean) ** 0.5

@@ -27,7 +27,7 @@ from delta_lightning.trainer.buffer import Buffer, totals_of
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut, collate, component_names, drop_lonely_groups, filtered, shaped
 from delta_lightning.trainer.metrics import MetricBook
-from delta_lightning.trainer.observe import observe_experience, observe_mismatch, observe_shaping
+from delta_lightning.trainer.observe import observe_correction, observe_experience, observe_mismatch, observe_shaping
 from delta_lightning.trainer.refill import PromptStream, fill
 from delta_lightning.trainer.rollouts import RolloutTools
 from delta_lightning.trainer.view import RolloutView
@@ -152,6 +152,7 @@ def score_batch(
     observe_mismatch(book, batch, old_BT)
     with tools.clock("credit"):
         correction = parts.correction.correct(view)
+        observe_correction(book, view.batch.loss_mask_BT, correction)
         view.shrink(correction.mask_BT)
     mask_BT = correction.mask_BT
     return ScoredBatch(
