@@ -14,7 +14,9 @@ from delta_lightning.trainer.module import PolicyModule
 from support.cli import Invoke
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name not in ("ablate", "ablation", "preset"))  # overlays
+CONFIGS = sorted(
+    path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name not in ("ablate", "ablation", "preset")
+)  # overlays
 TWO_STEPS = (
     "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.prompts_per_step=4", "--model.completions_per_prompt=2",
     "--model.sampling.max_new_tokens=8", "--data.held_out_prompts=4", "--data.source.limit=24", "--model.backbone.layers=1",

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from delta_lightning.credit import Uniform
-from delta_lightning.testing.worlds import mixed
 from delta_lightning.testing.views import View
+from delta_lightning.testing.worlds import mixed
 
 
 def test_one_on_trained_tokens() -> None:

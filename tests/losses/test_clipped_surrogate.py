@@ -9,10 +9,10 @@ from delta_lightning.credit import Delta, Uniform
 from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.losses import ClippedSurrogate, TokenMean
-from support import reference
-from delta_lightning.testing.worlds import golden, mixed, totals_of
 from delta_lightning.testing.laws import at_log_ratio, drift
 from delta_lightning.testing.views import View
+from delta_lightning.testing.worlds import golden, mixed, totals_of
+from support import reference
 
 RATIOS = [1.5, 0.5, 1, 1.3, 1, 0.6, 1.2, 12, 2]
 GOLDEN = [-1.365443, -0.444972, -1.068494, -0.569565, -0.557960, 1.366925, 1.934402, 14.870675, 0]

@@ -16,9 +16,9 @@ from delta_lightning.credit import Delta
 from delta_lightning.filters import ZeroVariance
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
-from delta_lightning.types import Experience, RolloutBatch, StepTotals
-from delta_lightning.testing.worlds import VOCABULARY, WIDTH, Scored, make_batch, scored
 from delta_lightning.testing.views import Collectives, OneRank, View, rows_of_rank
+from delta_lightning.testing.worlds import VOCABULARY, WIDTH, Scored, make_batch, scored
+from delta_lightning.types import Experience, RolloutBatch, StepTotals
 
 
 @dataclass
