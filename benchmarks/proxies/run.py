@@ -1,0 +1,81 @@
+"""How well each proxy's margins rank tokens against the margins of true gradients; writes results.json, README.md, ranks.png.
+
+    OMP_NUM_THREADS=1 python benchmarks/proxies/run.py            # trains 6 tiny models, then measures 24 checkpoints
+    python benchmarks/proxies/run.py --page                       # the page and the picture again, from results.json
+
+What was recorded or measured already in `--work` is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from benchmarks.proxies.measure import measure  # noqa: E402
+from benchmarks.proxies.page import draw, page  # noqa: E402
+from benchmarks.proxies.record import load, record  # noqa: E402
+
+from delta_lightning.models.backbone import LoadContext  # noqa: E402
+from delta_lightning.models.tiny import Tiny  # noqa: E402
+from delta_lightning.report import provenance  # noqa: E402
+
+CONFIG, CONTEXT, TEMPERATURE = "configs/quickstart.yaml", 128, 1.0
+STEPS = [0, 5, 20]
+RANDOM = "random weights"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--families", nargs="+", default=["qwen3", "olmo3"])
+    arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "delta_lightning_proxies")
+    arguments.add_argument("--page", action="store_true", help="only write the page and the picture again")
+    options = arguments.parse_args()
+    out = HERE / "results.json"
+    if not options.page:
+        torch.set_num_threads(1)
+        rows = []
+        for seed in options.seeds:
+            for family in options.families:
+                folder = options.work / f"{family}-{seed}"
+                record(folder, family=family, seed=seed, steps=STEPS, config=CONFIG)
+                for checkpoint in (RANDOM, *STEPS):
+                    rows.append(one(folder, family, seed, checkpoint))
+        result = {"rows": rows, "provenance": provenance(seeds={f"run {seed}": seed for seed in options.seeds})}
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = json.loads(out.read_text(encoding="utf-8"))
+    (HERE / "README.md").write_text(page(result), encoding="utf-8")
+    draw(result, HERE / "ranks.png")
+
+
+def one(folder: Path, family: str, seed: int, checkpoint: str | int) -> dict[str, Any]:
+    """One checkpoint. Random weights score the rollouts of step 0: their own answers earn nothing, so they have no sides."""
+    kept = folder / f"measured-{checkpoint}.json"
+    if kept.is_file():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    step = load(folder / f"step-{0 if checkpoint == RANDOM else checkpoint}.pt")
+    model = Tiny(family=family, context=CONTEXT, seed=seed).load(LoadContext(seed=seed))  # type: ignore[arg-type]
+    if checkpoint != RANDOM:
+        model.load_state_dict(step.weights)
+    start = time.perf_counter()
+    found = measure(model, step, temperature=TEMPERATURE, seed=seed)
+    name = checkpoint if checkpoint == RANDOM else "after the warm start" if checkpoint == 0 else f"after {checkpoint} steps"
+    row = {"family": family, "seed": seed, "checkpoint": name, "seconds": time.perf_counter() - start} | found
+    kept.write_text(json.dumps(row), encoding="utf-8")
+    print(f"{family}, seed {seed}, {name}: {row['seconds']:.0f} s", flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()
