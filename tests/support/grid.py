@@ -60,6 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "penalty": {"none": None},
 }
+PLANTED = {"Delta(scope=rank)": Delta(scope="rank")}  # follows the number of ranks on purpose: no part of the grid
 # Too gentle or too strict at their defaults for a toy step: these make every branch of the part run.
 SETTINGS: dict[str, dict[str, Any]] = {
     "KLCov": {"ratio": 0.1},
@@ -105,7 +106,7 @@ def choices() -> dict[str, dict[str, Any]]:
 
 def parts_of(row: Row) -> Parts:
     """The parts of a row; factors that it leaves out are the neutral ones."""
-    chosen = {factor: options[row[factor]] for factor, options in choices().items() if factor in row}
+    chosen = {factor: (options | PLANTED)[row[factor]] for factor, options in choices().items() if factor in row}
     neutral = {
         "estimator": "GroupStandardised", "weighting": "Constant", "loss": "ClippedSurrogate", "reduction": "TokenMean",
         "correction": "NoCorrection",
