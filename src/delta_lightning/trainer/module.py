@@ -37,7 +37,7 @@ from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.loader import RolloutLoader
 from delta_lightning.trainer.metrics import MetricBook
-from delta_lightning.trainer.observe import derived, observe_update
+from delta_lightning.trainer.observe import derived, observe_statistics, observe_update
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
@@ -277,6 +277,7 @@ class PolicyModule(pl.LightningModule):
         )  # fmt: skip
         view.set_advantages(experience.advantages.to(self.device))
         statistics = mini_batch_statistics(experience.to(self.device), view, self.parts)
+        observe_statistics(self.update_book, statistics)
         kept = [one.keep_BT for one in statistics if one is not None and one.keep_BT is not None]
         if kept:
             keep_BT = torch.stack(kept).all(0)

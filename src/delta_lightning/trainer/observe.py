@@ -10,7 +10,7 @@ from torch import Tensor
 from delta_lightning.interfaces import RewardShaping
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.view import RolloutView
-from delta_lightning.types import Correction, Experience, RolloutBatch, TokenScores
+from delta_lightning.types import Correction, Experience, RolloutBatch, Statistics, TokenScores
 
 VISIBLE_MISMATCH = 0.02  # nats; the share of tokens above it is logged
 
@@ -74,6 +74,14 @@ def observe_update(book: MetricBook, experience: Experience, scores: TokenScores
         book.add(f"update/{name}", (value_BT.double() * mask).sum(), tokens)
     if scores.entropies_BT is not None:
         book.add("update/entropy_nats", (scores.entropies_BT.double() * mask).sum(), tokens)
+
+
+def observe_statistics(book: MetricBook, statistics: tuple[Statistics | None, Statistics | None]) -> None:
+    """What a weighting and a loss found out about the mini-batch; integers are keys and are left out."""
+    for name, one in zip(("weighting", "loss"), statistics, strict=True):
+        for key, value in ({} if one is None else one.values).items():
+            if value.is_floating_point():
+                book.add(f"update/{name}/{key}", value.double(), 1.0)
 
 
 def derived(values: dict[str, float]) -> dict[str, float]:
