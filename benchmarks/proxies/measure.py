@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmarks.proxies.compare import UNSURE, Tokens, agreement, coefficient_agreement
+from benchmarks.proxies.compare import UNSURE, Tokens, agreement, coefficient_agreement, pearson
 from benchmarks.proxies.record import Recorded
 from benchmarks.proxies.truth import TiedGeometry, forward_mode, token_logprobs
 from torch import Tensor
@@ -93,7 +93,16 @@ def measure(model: Any, step: Recorded, *, temperature: float, seed: int) -> dic
             name: float(truth.coefficients_N[kept_N][which].std(correction=0)) for name, which in tokens.cells().items()
         },
         "agreement": {name: compared(truth, other, kept_N, tokens) for name, other in rankings.items()},
+        "with 1 - p": {name: with_surprise(rankings[name], 1 - p_N[kept_N], kept_N, tokens) for name in PROXIES},
+        "length": whole.lengths(sides.weights_2N),
     }
+
+
+def with_surprise(ranking: Ranking, surprise_N: Tensor, kept_N: Tensor, tokens: Tokens) -> dict[str, float | None]:
+    """Pearson's correlation of own margins with 1 - p, by side; that of the true margins is in the row of the control."""
+    assert ranking.own_N is not None
+    own_N, sides = ranking.own_N[kept_N], {"A>0": tokens.positive_N, "A<0": ~tokens.positive_N}
+    return {side: pearson(own_N[which], surprise_N[which]) for side, which in sides.items()}
 
 
 def compared(truth: Ranking, other: Ranking, kept_N: Tensor, tokens: Tokens) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def load(path: Path) -> Recorded:
     )  # fmt: skip
 
 
-def record(folder: Path, *, family: str, seed: int, steps: list[int], config: str) -> None:
-    """One run of `config` in a process of its own, saved at `steps`; nothing if the files are there already."""
+def record(folder: Path, *, family: str, seed: int, steps: list[int], config: str, more: Sequence[str] = ()) -> None:
+    """One run of `config`, changed by `more`, in a process of its own, saved at `steps`; nothing if the files are there."""
     if all((folder / f"step-{step}.pt").is_file() for step in steps):
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def record(folder: Path, *, family: str, seed: int, steps: list[int], config: st
         sys.executable, "-m", "delta_lightning", "fit", "--config", config, f"--model.backbone.family={family}",
         f"--model.seed={seed}", f"--trainer.max_epochs={max(steps) + 1}", f"--trainer.check_val_every_n_epoch={max(steps) + 1}",
         f"--run_dir={folder / 'run'}", "--trainer.callbacks+=benchmarks.proxies.record.Recorder",
-        f"--trainer.callbacks.folder={folder}", f"--trainer.callbacks.steps={steps}",
+        f"--trainer.callbacks.folder={folder}", f"--trainer.callbacks.steps={steps}", *more,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -1,6 +1,6 @@
 """How well each proxy's margins rank tokens against the margins of true gradients; writes results.json, README.md, ranks.png.
 
-    OMP_NUM_THREADS=1 python benchmarks/proxies/run.py            # trains 6 tiny models, then measures 24 checkpoints
+    OMP_NUM_THREADS=1 python benchmarks/proxies/run.py            # trains tiny models, then measures 30 checkpoints
     python benchmarks/proxies/run.py --page                       # the page and the picture again, from results.json
 
 What was recorded or measured already in `--work` is not made again.
@@ -32,7 +32,8 @@ from delta_lightning.report import provenance  # noqa: E402
 
 CONFIG, CONTEXT, TEMPERATURE = "configs/quickstart.yaml", 128, 1.0
 STEPS = [0, 5, 20]
-RANDOM = "random weights"
+RANDOM, SHORT = "random weights", "after a short warm start"
+SHORT_TARGET = ("--model.backbone.warm_start.target=0.03",)
 
 
 def main() -> None:
@@ -50,7 +51,8 @@ def main() -> None:
             for family in options.families:
                 folder = options.work / f"{family}-{seed}"
                 record(folder, family=family, seed=seed, steps=STEPS, config=CONFIG)
-                for checkpoint in (RANDOM, *STEPS):
+                record(folder / SHORT, family=family, seed=seed, steps=[0], config=CONFIG, more=SHORT_TARGET)
+                for checkpoint in (RANDOM, SHORT, *STEPS):
                     rows.append(one(folder, family, seed, checkpoint))
         result = {"rows": rows, "provenance": provenance(seeds={f"run {seed}": seed for seed in options.seeds})}
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -64,13 +66,14 @@ def one(folder: Path, family: str, seed: int, checkpoint: str | int) -> dict[str
     kept = folder / f"measured-{checkpoint}.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text(encoding="utf-8")))
-    step = load(folder / f"step-{0 if checkpoint == RANDOM else checkpoint}.pt")
+    names = {RANDOM: "step-0.pt", SHORT: f"{SHORT}/step-0.pt"}
+    step = load(folder / names.get(str(checkpoint), f"step-{checkpoint}.pt"))
     model = Tiny(family=family, context=CONTEXT, seed=seed).load(LoadContext(seed=seed))  # type: ignore[arg-type]
     if checkpoint != RANDOM:
         model.load_state_dict(step.weights)
     start = time.perf_counter()
     found = measure(model, step, temperature=TEMPERATURE, seed=seed)
-    name = checkpoint if checkpoint == RANDOM else "after the warm start" if checkpoint == 0 else f"after {checkpoint} steps"
+    name = {RANDOM: RANDOM, SHORT: SHORT, 0: "after the warm start"}.get(checkpoint, f"after {checkpoint} steps")
     row = {"family": family, "seed": seed, "checkpoint": name, "seconds": time.perf_counter() - start} | found
     kept.write_text(json.dumps(row), encoding="utf-8")
     print(f"{family}, seed {seed}, {name}: {row['seconds']:.0f} s", flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -88,14 +88,23 @@ class TiedGeometry(ParameterGeometry):
         """Margins within parts of the model: `body` (all but embedding and head), `head`, `embedding` (as an input only), and
         `untied`: the sum of the three, the margins of a model with the same weights that are not tied."""
         direction, midpoint = self.directions(weights_2N)
-        parts = {
-            "body": [name for name in direction if name not in (EMBEDDING, HEAD)], "head": [HEAD], "embedding": [EMBEDDING],
-        }  # fmt: skip
         found = {}
-        for part, names in parts.items():
+        for part, names in parts(direction).items():
             along = {name: direction[name] for name in names}
             found[part] = 2 * (self.inner(along) - dot(along, midpoint))
         return found | {"untied": found["body"] + found["head"] + found["embedding"]}
+
+    def lengths(self, weights_2N: Tensor) -> dict[str, float]:
+        """Share of each part, place by place, in |mu_pos - mu_neg|^2."""
+        direction, _ = self.directions(weights_2N)
+        pieces = {part: {name: direction[name] for name in names} for part, names in parts(direction).items()}
+        squares = {part: float(dot(piece, piece)) for part, piece in pieces.items()}
+        return {part: square / sum(squares.values()) for part, square in squares.items()}
+
+
+def parts(names: Iterable[str]) -> dict[str, list[str]]:
+    """The places of each part of the model."""
+    return {"body": [name for name in names if name not in (EMBEDDING, HEAD)], "head": [HEAD], "embedding": [EMBEDDING]}
 
 
 def forward_mode(model: Any) -> Any:
