@@ -31,7 +31,12 @@ def check_compatible(parts: Parts) -> None:
         keeps = f"since {loss} keeps only the mean of a sequence"
         keeper = "or a loss that keeps token credit, such as GSPOToken or ClippedSurrogate"
         if parts.credit.token_level() or parts.credit.additive():
-            _refuse("model.credit", f"sequence-level credit, {keeps}", credit, f"Use --model.credit=Uniform, {keeper}.")
+            _refuse(
+                "model.credit",
+                f"sequence-level credit, {keeps}",
+                credit,
+                f"Use --model.credit=Uniform, SequenceMean around it, {keeper}.",
+            )
         if parts.weighting.token_level():
             _refuse("model.weighting", f"Constant, {keeps}", weighting, f"Use --model.weighting=Constant, {keeper}.")
         if parts.advantage.per_token():

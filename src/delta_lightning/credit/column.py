@@ -1,0 +1,58 @@
+"""Weights that somebody else computed: a process judge, a reward function, the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from delta_lightning.credit.scopes import scope_means
+from delta_lightning.errors import RunError, require
+from delta_lightning.interfaces import CreditAssigner, StepView
+from delta_lightning.types import Credit
+
+LEAST_MEAN = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column(CreditAssigner):
+    """The weight per token that the verifier put into its verdict (`Verdict.token_weights`), as scale.
+
+    A verifier may compute them (a process reward, a judge of steps) or read them from the problem's reference. Answers whose
+    verdict has none get 1 on every token. Negative weights are refused: they would turn the sign of an advantage.
+
+    Args:
+        normaliser: "none" takes the weights as they are; "sequence" divides by the mean of each answer, "batch" by that of all
+            tokens of all ranks. A mean of at most 1e-12 divides nothing: its tokens get 1.
+        missing: what to do if no verdict of the rollout step carries weights: "error" stops the run, "uniform" gives 1.
+
+    Raises:
+        ConfigError: a field out of range. RunError: no weights where they must be, or negative ones.
+    """
+
+    normaliser: Literal["none", "sequence", "batch"] = "none"
+    missing: Literal["error", "uniform"] = "error"
+
+    def __post_init__(self) -> None:
+        for name, value, options in (
+            ("normaliser", self.normaliser, ("none", "sequence", "batch")), ("missing", self.missing, ("error", "uniform")),
+        ):  # fmt: skip
+            require(value in options, f"credit.Column.{name}", wanted=", ".join(options), got=value, remedy="Choose one.")
+
+    @torch.no_grad()
+    def credit(self, view: StepView) -> Credit:
+        """The weights, [B, T], float32."""
+        mask_BT, given_BT = view.batch.loss_mask_BT, view.batch.token_weights_BT
+        if given_BT is None and self.missing == "error":
+            raise RunError("credit.Column: no verdict of this rollout step carries token_weights; give them in the verifier, "
+                           "or set model.credit.missing=uniform")  # fmt: skip
+        weights_BT = (torch.ones_like(mask_BT, dtype=torch.float32) if given_BT is None else given_BT) * mask_BT
+        if bool((weights_BT < 0).any()):
+            raise RunError(f"credit.Column: {int((weights_BT < 0).sum())} token weights are negative, the least "
+                           f"{float(weights_BT.min()):.3g}; weights must be at least 0")  # fmt: skip
+        if self.normaliser == "none":
+            return Credit(scale_BT=weights_BT)
+        (mean,) = scope_means(view, self.normaliser, weights_BT)
+        scaled_BT = torch.where(mean > LEAST_MEAN, weights_BT / mean.clamp(min=LEAST_MEAN), 1.0)
+        return Credit(scale_BT=(scaled_BT * mask_BT).float())
