@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from delta_lightning.credit.proxies.proxy import GradientProxy
 from delta_lightning.credit.proxies.tokens import TokenStream
-from delta_lightning.functional.feature_geometry import FeatureGeometry, Geometry
-from delta_lightning.functional.sides import Sides, row_blocks
+from delta_lightning.functional.feature_geometry import Geometry
+from delta_lightning.functional.scaled_geometry import ScaledGeometry, ScaledRows
+from delta_lightning.functional.sides import Sides
 from delta_lightning.types import Need
 
 
@@ -26,16 +26,14 @@ class OutputRow(GradientProxy):
     """
 
     def bind(self, tokens: TokenStream, sides: Sides) -> Geometry:
-        """Features computed anew at each pass, block by block."""
+        """1 - p and h as they are: their product is not built."""
 
-        def features() -> Iterator[Tensor]:
+        def rows() -> Iterator[ScaledRows]:
             for _, logprobs_N, _, hidden_ND in tokens():
                 # 1 - exp(logp) without cancellation where p is close to 1.
-                weights_N = -torch.expm1(logprobs_N)
-                for part in row_blocks(*hidden_ND.shape):
-                    yield weights_N[part, None] * hidden_ND[part].to(logprobs_N.dtype)
+                yield ScaledRows(-torch.expm1(logprobs_N), hidden_ND)
 
-        return FeatureGeometry(features, sides)
+        return ScaledGeometry(rows, sides)
 
     def needs(self) -> frozenset[Need]:
         """Hidden states."""
