@@ -140,7 +140,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                     places = [place + shift for place in range(len(names))]
                     axes.plot(values, places, MARKS.get(row["family"], "s"), color=colour, alpha=0.6, markersize=4)
             axes.axvline(0, color="0.7", linewidth=0.8)
-            axes.set_title(f"{checkpoint}: {measure}", fontsize="medium")
+            axes.set_title(f"{checkpoint}\n{measure}", fontsize="small")
             axes.grid(axis="y", color="0.92")
     grid[0, 0].set_yticks(range(len(names)), names)
     grid[0, 0].invert_yaxis()

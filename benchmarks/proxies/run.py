@@ -54,11 +54,20 @@ def main() -> None:
                 record(folder / SHORT, family=family, seed=seed, steps=[0], config=CONFIG, more=SHORT_TARGET)
                 for checkpoint in (RANDOM, SHORT, *STEPS):
                     rows.append(one(folder, family, seed, checkpoint))
-        result = {"rows": rows, "provenance": provenance(seeds={f"run {seed}": seed for seed in options.seeds})}
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        origin = provenance(seeds={f"run {seed}": seed for seed in options.seeds})
+        lines = ",\n".join(json.dumps(rounded(row)) for row in rows)
+        text = f'{{"rows": [\n{lines}\n], "provenance": {json.dumps(origin)}}}\n'
+        out.write_text(text, encoding="utf-8")
     result = json.loads(out.read_text(encoding="utf-8"))
     (HERE / "README.md").write_text(page(result), encoding="utf-8")
     draw(result, HERE / "ranks.png")
+
+
+def rounded(value: Any) -> Any:
+    """Floats with five significant digits, at any depth."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def one(folder: Path, family: str, seed: int, checkpoint: str | int) -> dict[str, Any]:
