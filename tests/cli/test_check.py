@@ -64,6 +64,10 @@ def test_it_is_selected_from_yaml_by_its_import_path(folder: Path, invoke: Invok
     ("arguments", "message"),
     [
         (["Nothing"], "wanted an import path, or the short name of an installed part, got Nothing"),
+        (
+            ["SequenceMean"],
+            ".credit.sequence_mean.SequenceMean and delta_lightning.losses.sequence_mean.SequenceMean",
+        ),
         (["no_module.Part"], "No module named 'no_module'"),
         (["os.path.join"], "must subclass exactly one seam"),
         (["rarity.Rarity", "--power=-1"], "credit.power: wanted at least 0, got -1"),

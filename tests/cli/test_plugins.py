@@ -57,6 +57,21 @@ def test_a_plug_in_is_known_by_its_short_name_and_a_broken_one_costs_a_line(invo
 
 
 @pytest.mark.usefixtures("distribution")
+def test_the_contract_suite_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import entry_points
+
+    from delta_lightning.interfaces import Reduction
+    from delta_lightning.testing import parts
+    from delta_lightning.testing.laws import check, check_part
+
+    working = [point for point in entry_points(group=GROUP) if point.name == "mean"]
+    monkeypatch.setattr(parts, "entry_points", lambda group: working)
+    found = {cls.__name__: cls for cls in parts.concrete_parts(Reduction)}
+    check_part(found["ThirdPartyMean"])
+    check(found["ThirdPartyMean"]())
+
+
+@pytest.mark.usefixtures("distribution")
 def test_the_list_names_them_without_importing_them() -> None:
     assert "mean = toy_plugin_parts (toy-rewards 1.2)\n" in listing()
     assert "broken = toy_plugin_broken (toy-rewards 1.2)\n" in listing()

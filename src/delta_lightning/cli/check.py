@@ -82,9 +82,14 @@ def _named(name: str) -> type:
         importlib.import_module(f"delta_lightning.{package}")
     load_plugins(lambda line: None)
     if "." not in name:
-        known = {cls.__name__: cls for seam in SEAMS for cls in concrete_parts(seam)}
-        if name in known:
-            return known[name]
+        known = [cls for seam in SEAMS for cls in concrete_parts(seam) if cls.__name__ == name]
+        if len(known) == 1:
+            return known[0]
+        if known:
+            paths = " and ".join(f"{cls.__module__}.{name}" for cls in known)
+            raise ConfigError(
+                "check", wanted="an import path, since several parts have that name", got=name, remedy=f"Use {paths}."
+            )
         raise ConfigError("check", wanted="an import path, or the short name of an installed part", got=name,
                           remedy="Write package.module.Class; delta-lightning fit --help lists short names.")  # fmt: skip
     module, _, attribute = name.rpartition(".")

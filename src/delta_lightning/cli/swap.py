@@ -53,7 +53,7 @@ def _same(default: Any, value: Any) -> bool:
     """True if `value`, a part still written as class_path and init_args perhaps, is the default."""
     if isinstance(value, Namespace) and "class_path" in value and dataclasses.is_dataclass(default):
         cls = type(default)
-        given = value.get("init_args") or Namespace()
+        given = value.get("init_args") or {}
         fields = {item.name for item in dataclasses.fields(default)}
         named = value["class_path"] in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")
         short = value["class_path"].rpartition(".")[2] == cls.__name__
