@@ -87,6 +87,15 @@ class AtStep(CreditAssigner):
         assert isinstance(view, View)
         return self.assigner.credit(replace(view, step=self.step))
 
+    def needs(self) -> frozenset[Need]:
+        return self.assigner.needs()
+
+    def additive(self) -> bool:
+        return self.assigner.additive()
+
+    def per_response(self) -> bool:
+        return self.assigner.per_response()
+
 
 def answers(part: CreditAssigner) -> dict[str, object]:
     """All that a part says of itself."""

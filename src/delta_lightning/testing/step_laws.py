@@ -11,31 +11,57 @@ from torch import Tensor
 
 from delta_lightning.interfaces import AdvantageEstimator, CreditAssigner, RewardShaping, RolloutCorrection, RolloutFilter
 from delta_lightning.testing.compare import check_tensor, close
-from delta_lightning.testing.views import Collectives, View, rows_of_rank, run_ranks
+from delta_lightning.testing.views import EVERYTHING, Collectives, View, rows_of_rank, run_ranks
 from delta_lightning.testing.worlds import Scored, degenerate, mixed
-from delta_lightning.types import RolloutBatch
+from delta_lightning.types import Need, RolloutBatch
 
 CUTS = {"rows": [slice(i, i + 1) for i in range(12)], "uneven": [slice(0, 5), slice(5, 5), slice(5, 6), slice(6, 12)]}
 
 StepFunction = Callable[[View], dict[str, Tensor]]
 
 
-def check_step_part(function: StepFunction, *, local: bool = False, whole_groups_only: bool = False) -> None:
-    """Independent of row order, padding, the cut into micro-batches and the split over ranks; fine on degenerate batches."""
+def check_step_part(
+    function: StepFunction, *, needs: frozenset[Need] = EVERYTHING, local: bool = False, whole_groups_only: bool = False
+) -> None:
+    """Independent of row order, padding, the cut into micro-batches and the split over ranks; fine on degenerate batches.
+
+    With no more than `needs` of the scores the result is the same, and the view is left as it was.
+    """
     for dtype in (torch.float64, torch.float32):
         world = mixed(dtype)
+        before = world.map(Tensor.clone)
         wanted = function(View(world))
+        check_untouched(world, before)
+        check_declared(function, world, wanted, needs)
         _compare(function(View(requiring_grad(world))), wanted, "scores with gradient")
         order = torch.tensor([5, 0, 11, 7, 2, 9, 1, 3, 10, 4, 8, 6])
         _compare(function(View(world.rows(order))), {k: v[order] for k, v in wanted.items()}, "permuted rows")
         _compare(narrow(function(View(world.widened(3))), world), wanted, "more padding")
         for name, cuts in CUTS.items():
             _compare(function(View(world, cuts=cuts)), wanted, f"cut by {name}")
+        late = world.without(world.batch.sequence_ids_B == 0)
+        _compare(function(View(late, cuts=CUTS["rows"])), function(View(late)), "cut by rows, the first without tokens")
         if not local:
             check_ranks(function, world, wanted, whole_groups_only=whole_groups_only)
         for name, poor in degenerate(dtype).items():
             for key, value in function(View(poor)).items():
                 assert bool(torch.isfinite(value).all()), f"{key}: not finite with {name}"
+
+
+def check_untouched(world: Scored, before: Scored) -> None:
+    """The part has changed nothing in place."""
+    same_batch(world.batch, before.batch, but=())
+    for name in ("advantages", "logprobs_BT", "entropies_BT", "sum_p_squared_BT", "reference_logprobs_BT", "hidden_BTD"):
+        assert torch.equal(getattr(world, name), getattr(before, name)), f"{name}: changed in place"
+
+
+def check_declared(function: StepFunction, world: Scored, wanted: dict[str, Tensor], needs: frozenset[Need]) -> None:
+    """The same result where only what `needs` names was computed, as in a run."""
+    try:
+        got = function(View(world, needs=needs))
+    except Exception as error:
+        raise AssertionError(f"needs() does not name all that is used; {type(error).__name__}: {error}") from error
+    _compare(got, wanted, "with only what needs() names")
 
 
 def check_ranks(function: StepFunction, world: Scored, wanted: dict[str, Tensor], *, whole_groups_only: bool) -> None:
@@ -78,6 +104,7 @@ def check_credit(part: CreditAssigner) -> None:
     def function(view: View) -> dict[str, Tensor]:
         credit = part.credit(view)
         mask_BT = view.batch.loss_mask_BT
+        assert credit.shift_BT is None or part.additive(), "a shift, though additive() is False"
         values = {"scale": credit.scale_BT} | ({} if credit.shift_BT is None else {"shift": credit.shift_BT})
         for name, value in values.items():
             check_tensor(value, mask_BT.shape, name, mask=mask_BT)
@@ -86,7 +113,15 @@ def check_credit(part: CreditAssigner) -> None:
             close(credit.scale_BT, row_means_B[:, None] * mask_BT, "scale within a row, though token_level() is False")
         return values
 
-    check_step_part(function, local=part.cut_dependent())
+    check_step_part(function, needs=part.needs(), local=part.cut_dependent())
+    if not part.per_response():
+        world = mixed()
+        wide = world.with_advantages(world.advantages[:, None] * world.batch.loss_mask_BT)
+        try:
+            got = function(View(wide))
+        except Exception as error:
+            raise AssertionError(f"refuses an advantage per token, though per_response() is False: {error}") from error
+        _compare(got, function(View(world)), "the same advantages given per token")
 
 
 def check_correction(part: RolloutCorrection) -> None:
@@ -99,7 +134,12 @@ def check_correction(part: RolloutCorrection) -> None:
         check_tensor(correction.weights_BT, mask_BT.shape, "weights", mask=correction.mask_BT)
         return {"weights": correction.weights_BT, "mask": correction.mask_BT.float()}
 
-    check_step_part(function)
+    check_step_part(function, needs=part.needs())
+    world, gap_BT = mixed(), 50.0 * mixed().batch.loss_mask_BT
+    batch = world.batch
+    far = {name: getattr(batch, name) - gap_BT.float() for name in ("behaviour_logprobs_BT", "raw_logprobs_BT")}
+    function(View(replace(world, batch=replace(batch, **far))))
+    function(View(replace(world, logprobs_BT=world.logprobs_BT - gap_BT)))
 
 
 def check_advantage(part: AdvantageEstimator) -> None:
@@ -113,7 +153,7 @@ def check_advantage(part: AdvantageEstimator) -> None:
         assert part.per_token() == (advantages.ndim == 2), "per_token() does not say what advantages() gives"
         return {"advantages": advantages}
 
-    check_step_part(function, whole_groups_only=True)
+    check_step_part(function, needs=part.needs(), whole_groups_only=True)
     world = mixed()
     odd_B = torch.where(world.batch.valid_B, world.batch.rewards_B, 1e6)
     odd = replace(world, batch=replace(world.batch, rewards_B=odd_B))

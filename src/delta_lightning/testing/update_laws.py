@@ -11,8 +11,8 @@ from torch import Tensor
 
 from delta_lightning.interfaces import Penalty, PolicyLoss, Reduction, TokenWeighting
 from delta_lightning.testing.compare import check_tensor, close
-from delta_lightning.testing.step_laws import CUTS
-from delta_lightning.testing.views import View
+from delta_lightning.testing.step_laws import CUTS, check_step_part
+from delta_lightning.testing.views import View, only
 from delta_lightning.testing.worlds import Scored, degenerate, mixed, totals_of
 from delta_lightning.types import Experience, Need, Statistics, TokenScores
 
@@ -34,6 +34,29 @@ def drift(world: Scored) -> Tensor:
 def statistics_of(part: PolicyLoss | TokenWeighting, world: Scored) -> Statistics | None:
     """The pass over the mini-batch, where the part wants one."""
     return part.statistics(world.experience(), View(world)) if Need.MINI_BATCH in part.needs() else None
+
+
+def moved(view: View) -> tuple[Experience, TokenScores]:
+    """An experience whose old policy is the world's reference, so that log-ratios of either sign travel with their rows."""
+    world = view.world
+    experience = replace(world.experience(), old_logprobs_BT=world.reference_logprobs_BT * world.batch.loss_mask_BT)
+    scores = replace(only(world.scores(slice(0, world.batch.num_sequences)), view.needs), reference_logprobs_BT=None)
+    declared = experience.reference_logprobs_BT if Need.REFERENCE in view.needs else None
+    return replace(experience, reference_logprobs_BT=declared), scores
+
+
+def check_across_cuts(part: PolicyLoss | TokenWeighting, compute: Callable[..., Tensor]) -> None:
+    """Statistics of the mini-batch and what comes of them: the same for any cut, any padding and any number of ranks."""
+
+    def function(view: View) -> dict[str, Tensor]:
+        experience, scores = moved(view)
+        statistics = part.statistics(experience, view) if Need.MINI_BATCH in part.needs() else None
+        values = {"result": compute(part, statistics, experience, scores) * view.batch.loss_mask_BT}
+        if statistics is not None and statistics.keep_BT is not None:
+            values["kept"] = (statistics.keep_BT & view.batch.loss_mask_BT).float()
+        return {name: value.detach() for name, value in values.items()}
+
+    check_step_part(function, needs=part.needs())
 
 
 def _loss_of(part: PolicyLoss, statistics: Statistics | None, experience: Experience, scores: TokenScores) -> Tensor:
@@ -77,6 +100,7 @@ def check_loss(part: PolicyLoss) -> None:
             experience, scores, _ = at_log_ratio(poor, 0.1)
             value = part.per_token(experience, scores, statistics_of(part, poor))
             check_tensor(value.detach(), poor.logprobs_BT.shape, f"loss with {name}", mask=poor.batch.loss_mask_BT)
+    check_across_cuts(part, _loss_of)
 
 
 def check_on_policy(part: PolicyLoss, world: Scored) -> None:
@@ -97,22 +121,35 @@ def check_on_policy(part: PolicyLoss, world: Scored) -> None:
 
 
 def check_weighting(part: TokenWeighting) -> None:
-    """The laws of `TokenWeighting`."""
+    """The laws of `TokenWeighting`, and that log-ratios of +-50 do no harm."""
     for dtype in (torch.float64, torch.float32):
         for name, world in {"mixed": mixed(dtype), **degenerate(dtype)}.items():
             statistics = statistics_of(part, world)
-            experience, scores, leaf = at_log_ratio(world, drift(world))
-            check_tensor(part.weights(experience, scores, statistics), leaf.shape, f"weights with {name}")
+            for log_ratio in (drift(world), 50.0, -50.0):
+                experience, scores, leaf = at_log_ratio(world, log_ratio)
+                check_tensor(part.weights(experience, scores, statistics), leaf.shape, f"weights with {name}")
+            experience, scores, _ = at_log_ratio(world, drift(world))
             check_rows(partial(_weights_of, part, statistics), experience, scores)
+    check_across_cuts(part, _weights_of)
 
 
 def check_penalty(part: Penalty) -> None:
-    """The laws of `Penalty`."""
+    """The laws of `Penalty`, and that log-ratios of +-50 do no harm."""
+
+    def values(view: View) -> dict[str, Tensor]:
+        return {"penalty": part.per_token(*moved(view)).detach()}
+
+    check_step_part(values, needs=part.needs())
     for dtype in (torch.float64, torch.float32):
         for name, world in {"mixed": mixed(dtype), **degenerate(dtype)}.items():
-            experience, scores, leaf = at_log_ratio(world, drift(world))
-            value_BT = part.per_token(experience, scores).detach()
-            check_tensor(value_BT, leaf.shape, f"penalty with {name}", mask=world.batch.loss_mask_BT)
+            for log_ratio in (drift(world), 50.0, -50.0):
+                experience, scores, leaf = at_log_ratio(world, log_ratio)
+                value_BT = part.per_token(experience, scores)
+                check_tensor(value_BT.detach(), leaf.shape, f"penalty with {name}", mask=world.batch.loss_mask_BT)
+                if value_BT.requires_grad:
+                    (gradient,) = torch.autograd.grad(value_BT.sum(), leaf, materialize_grads=True, allow_unused=True)
+                    check_tensor(gradient, leaf.shape, f"gradient with {name}", mask=world.batch.loss_mask_BT)
+            experience, scores, _ = at_log_ratio(world, drift(world))
             check_rows(lambda e, s: part.per_token(e, s).detach(), experience, scores)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.testing.worlds import VOCABULARY, WIDTH, Scored
-from delta_lightning.types import RolloutBatch, TokenScores
+from delta_lightning.types import Need, RolloutBatch, TokenScores
 
 T = TypeVar("T")
+EVERYTHING = frozenset(Need)
 
 
 class Collectives(Protocol):
@@ -57,12 +58,13 @@ class FixedHead:
 
 @dataclass
 class View:
-    """`interfaces.StepView` of `world`, cut into `cuts` (one slice of all rows by default)."""
+    """`interfaces.StepView` of `world`, cut into `cuts` (one slice of all rows by default), with what `needs` names."""
 
     world: Scored
     cuts: Sequence[slice] | None = None
     ranks: Collectives = field(default_factory=OneRank)
     step: int = 0
+    needs: frozenset[Need] = EVERYTHING
 
     @property
     def batch(self) -> RolloutBatch:
@@ -78,7 +80,7 @@ class View:
         """Scores, cut by cut."""
         for rows in self.cuts or [slice(0, self.batch.num_sequences)]:
             if rows.start < rows.stop:
-                yield rows, self.world.scores(rows)
+                yield rows, only(self.world.scores(rows), self.needs)
 
     def all_sum(self, value: Tensor) -> Tensor:
         """Sum over ranks."""
@@ -104,7 +106,20 @@ class View:
 
     def head(self) -> AbstractContextManager[FixedHead]:
         """A fixed head."""
+        if Need.HEAD not in self.needs:
+            raise AssertionError("the LM head was not asked for")
         return nullcontext(FixedHead(self.world.hidden_BTD.dtype))
+
+
+def only(scores: TokenScores, needs: frozenset[Need]) -> TokenScores:
+    """What the step would have computed for a part that declares `needs`."""
+    return replace(
+        scores,
+        entropies_BT=scores.entropies_BT if Need.ENTROPY in needs else None,
+        hidden_ND=scores.hidden_ND if Need.HIDDEN in needs else None,
+        sum_p_squared_BT=scores.sum_p_squared_BT if Need.SUM_P_SQUARED in needs else None,
+        reference_logprobs_BT=scores.reference_logprobs_BT if Need.REFERENCE in needs else None,
+    )
 
 
 class ThreadRank:

@@ -171,6 +171,7 @@ def degenerate(dtype: torch.dtype = torch.float64) -> dict[str, Scored]:
         "one token": scored(make_batch([1], rewards=[1.0], groups=[0]), [0.5], dtype=dtype),
         "one token a side": scored(make_batch([1, 1], rewards=[1.0, 0.0], groups=[0, 0]), [0.7, -0.7], dtype=dtype),
         "identical tokens": replace(whole, hidden_BTD=torch.ones_like(whole.hidden_BTD), logprobs_BT=whole.logprobs_BT * 0 - 1),
+        "one group": whole.rows(slice(0, 4)),
         "no rows": whole.rows(slice(0, 0)),
     }
 
