@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -14,8 +15,9 @@ from delta_lightning.advantages import GroupStandardised
 from delta_lightning.corrections import NoCorrection
 from delta_lightning.credit import Delta
 from delta_lightning.data.arithmetic import Arithmetic
+from delta_lightning.filters import ZeroVariance
 from delta_lightning.interfaces import StepView, TokenWeighting
-from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
+from delta_lightning.losses import FIPO, KL, ClippedSurrogate, Constant, TokenMean
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.samplers import HFSampler
 from delta_lightning.trainer.buffer import MicroBatch
@@ -28,14 +30,14 @@ from support.world import run_ranks
 STEPS, UPDATES = 3, 2
 
 
-def build(weighting: TokenWeighting) -> tuple[PolicyModule, PromptData]:
+def build(weighting: TokenWeighting, **parts: Any) -> tuple[PolicyModule, PromptData]:
     module = PolicyModule(
         backbone=Tiny(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=32, seed=0), sampler=HFSampler(),
         verifier=OddSum(), advantage=GroupStandardised(), credit=Delta(), loss=ClippedSurrogate(), weighting=weighting,
         reduction=TokenMean(), correction=NoCorrection(), optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3),
         scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.5, 1.0, 5),
         sampling=SamplingParams(max_new_tokens=8),
-        prompts_per_step=8, completions_per_prompt=4, updates_per_step=UPDATES, micro_batches=2,
+        prompts_per_step=8, completions_per_prompt=4, updates_per_step=UPDATES, micro_batches=2, **parts,
     )  # fmt: skip
     return module, PromptData(source=Arithmetic(num_train=20, num_held_out=4))
 
@@ -44,11 +46,12 @@ def fit(
     folder: Path | None = None,
     checkpoint: Path | None = None,
     weighting: TokenWeighting | None = None,
+    parts: dict[str, Any] | None = None,
     **changes: object,
 ) -> dict[str, torch.Tensor]:
     """Parameters after the run."""
     torch.set_num_threads(1)
-    module, data = build(weighting or Constant())
+    module, data = build(weighting or Constant(), **(parts or {}))
     saves = [ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)] if folder else []
     options: dict[str, object] = {
         "accelerator": "cpu", "devices": 1, "max_epochs": STEPS, "accumulate_grad_batches": 2, "logger": False,
@@ -77,6 +80,31 @@ def test_resume_is_bitwise(uninterrupted: tuple[dict[str, torch.Tensor], Path], 
     want, folder = uninterrupted
     got = fit(checkpoint=folder / f"step={stop}.ckpt")
     assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+DYNAMIC = {"filters": [ZeroVariance()], "refill_rounds": 2, "penalties": [KL(coefficient=0.1)]}
+
+
+@pytest.fixture(scope="module")
+def refilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], Path]:
+    """A run with dynamic sampling, a reference policy, and a weighting that takes statistics before each update."""
+    folder = tmp_path_factory.mktemp("refilled")
+    return fit(folder, weighting=FIPO(), parts=DYNAMIC), folder
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@pytest.mark.parametrize("stop", range(1, STEPS * UPDATES))
+def test_resume_is_bitwise_after_refills(refilled: tuple[dict[str, torch.Tensor], Path], stop: int) -> None:
+    """The prompts drawn, skipped ones too, and the reference that the run began with, not the policy of the checkpoint."""
+    want, folder = refilled
+    got = fit(checkpoint=folder / f"step={stop}.ckpt", weighting=FIPO(), parts=DYNAMIC)
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_refills_move_the_data_on(refilled: tuple[dict[str, torch.Tensor], Path]) -> None:
+    """The tests above would say nothing if no prompt had been drawn beyond those of the steps."""
+    last = torch.load(refilled[1] / f"step={STEPS * UPDATES}.ckpt", weights_only=True)
+    assert last["PromptData"]["drawn"] > STEPS * 8
 
 
 def test_the_run_trains(uninterrupted: tuple[dict[str, torch.Tensor], Path]) -> None:
