@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from delta_lightning.trainer.buffer import Buffer
@@ -53,6 +54,21 @@ def test_a_mask_that_shrinks_takes_its_totals_along() -> None:
     assert smaller.totals[1].tokens == float(experience.batch.loss_mask_BT[4:].sum()) and smaller.totals[1].sequences == 12
     assert sum(int(smaller.micro_batch(k).experience.batch.loss_mask_BT.sum()) for k in (3, 4, 5)) == smaller.totals[1].tokens
     assert_equal(smaller.micro_batch(0), buffer.micro_batch(0))
+
+
+@pytest.mark.gpu
+def test_the_mask_of_a_restored_buffer_shrinks_with_sums_on_the_gpu() -> None:
+    """NCCL adds up nothing that lies in main memory, where a restored buffer is."""
+    buffer = make_buffer(tiny_model(), StepSetup(micro=3))
+    seen: list[str] = []
+
+    class Watched(Ranks):
+        def all_sum(self, value: torch.Tensor) -> torch.Tensor:
+            seen.append(value.device.type)
+            return value
+
+    keep = torch.ones_like(buffer.mini_batch(1)[0].batch.loss_mask_BT, device="cuda")
+    assert buffer.shrunk(1, keep, Watched()).totals == buffer.totals and seen == ["cuda"]
 
 
 def test_micro_batches_have_no_column_of_padding() -> None:

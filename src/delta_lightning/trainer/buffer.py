@@ -68,7 +68,8 @@ class Buffer:
         mask_BT[parts[0].start : parts[-1].stop] &= keep_BT.to(mask_BT.device)
         experience = dataclasses.replace(self.experience, batch=with_mask(batch, mask_BT))
         totals = list(self.totals)
-        totals[update] = totals_of(experience, parts, per_update=per, ranks=ranks)[0]
+        # A restored buffer lies in main memory, where the ranks of GPUs cannot add up.
+        totals[update] = totals_of(experience, parts, per_update=per, ranks=ranks, device=keep_BT.device)[0]
         return dataclasses.replace(self, experience=experience, totals=totals)
 
     def state(self) -> dict[str, Any]:
@@ -107,8 +108,13 @@ def _pack(value: TensorStruct) -> dict[str, Any]:
     return packed
 
 
-def totals_of(experience: Experience, micro: Sequence[slice], *, per_update: int, ranks: Ranks) -> list[StepTotals]:
-    """Denominators of every optimiser step of the rollout step, over its micro-batches and all ranks: one collective."""
+def totals_of(
+    experience: Experience, micro: Sequence[slice], *, per_update: int, ranks: Ranks, device: torch.device | None = None
+) -> list[StepTotals]:
+    """Denominators of every optimiser step of the rollout step, over its micro-batches and all ranks: one collective.
+
+    The ranks add up on `device`, that of the experience by default.
+    """
     mask_BT = experience.batch.loss_mask_BT
     rows: list[list[float]] = []
     for first in range(0, len(micro), per_update):
@@ -118,5 +124,5 @@ def totals_of(experience: Experience, micro: Sequence[slice], *, per_update: int
         groups = torch.unique(experience.batch.group_ids_B[part][trained])
         credit = (experience.credit.scale_BT[part].double() * mask).sum()
         rows.append([float(mask.sum()), float(trained.sum()), float(len(groups)), float(credit)])
-    summed = ranks.all_sum(torch.tensor(rows, dtype=torch.float64, device=mask_BT.device))
+    summed = ranks.all_sum(torch.tensor(rows, dtype=torch.float64, device=device or mask_BT.device))
     return [StepTotals(tokens=t, sequences=s, groups=g, credit=c) for t, s, g, c in summed.tolist()]
