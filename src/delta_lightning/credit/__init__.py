@@ -4,9 +4,12 @@ from delta_lightning.credit.clip import Clip
 from delta_lightning.credit.column import Column
 from delta_lightning.credit.compose import Compose
 from delta_lightning.credit.delta import Delta
+from delta_lightning.credit.entropy_advantage import EntropyAdvantage
 from delta_lightning.credit.entropy_top_k import EntropyTopK
 from delta_lightning.credit.flip import Flip
 from delta_lightning.credit.grpo_lambda import GRPOLambda
+from delta_lightning.credit.gtpo import GTPO
+from delta_lightning.credit.ktae import KTAE
 from delta_lightning.credit.mask import Mask
 from delta_lightning.credit.negative_only import NegativeOnly
 from delta_lightning.credit.normalise import Normalise
@@ -24,9 +27,12 @@ __all__ = [
     "Column",
     "Compose",
     "Delta",
+    "EntropyAdvantage",
     "EntropyTopK",
     "Flip",
     "GRPOLambda",
+    "GTPO",
+    "KTAE",
     "Mask",
     "NegativeOnly",
     "Normalise",
