@@ -54,13 +54,18 @@ class ScaledGeometry(FeatureGeometry):
         directions_UD = self._directions(positive_N - negative_N)
         products_N = torch.empty_like(sides.advantages_N)
         near: tuple[Tensor, Tensor, Tensor] | None = None
-        for part, scale_N, rows_ND in self._blocks():
+        for part, scale_N, rows_ND, room_ND in self._wide_chunks():
             if near is None:
-                origin_D = rows_ND.mean(0)  # any would do, but for rounding
-                near = origin_D, directions_UD @ origin_D.double(), directions_UD.to(rows_ND.dtype)
+                origin_D = rows_ND[: len(room_ND)].to(room_ND.dtype).mean(0)  # any would do, but for rounding
+                near = origin_D, directions_UD @ origin_D.double(), directions_UD.to(room_ND.dtype)
             origin_D, offsets_U, to_UD = near
-            centred_ND = rows_ND - origin_D
-            dots_N = centred_ND @ to_UD[0] if len(to_UD) == 1 else (centred_ND * to_UD[units[part]]).sum(1)
+            dots_N = room_ND.new_empty(len(rows_ND))
+            for block in row_blocks(*rows_ND.shape):
+                centred_ND = torch.sub(rows_ND[block], origin_D, out=room_ND[: block.stop - block.start])
+                if len(to_UD) == 1:
+                    torch.mv(centred_ND, to_UD[0], out=dots_N[block])
+                else:
+                    dots_N[block] = centred_ND.mul_(to_UD[units[part][block]]).sum(1)
             products_N[part] = (dots_N.double() + offsets_U[units[part]]) * scale_N
         midpoints_U = (sides.sums(weights_2N * products_N) / masses_2U).sum(0) / 2
         return 2 * (products_N - midpoints_U[units])
@@ -69,13 +74,18 @@ class ScaledGeometry(FeatureGeometry):
         """sum weight v of each unit over all ranks, [U, D] float64; within a block in the rows' precision."""
         sides = self.sides
         sums_UD: Tensor | None = None
-        for part, scale_N, rows_ND in self._blocks():
+        for part, scale_N, rows_ND, room_ND in self._wide_chunks():
+            if sums_UD is None:
+                sums_UD = weights_N.new_zeros(sides.num_units, rows_ND.shape[1])
             folded_N = weights_N[part] * scale_N
-            cells_Un = folded_N[None] if sides.num_units == 1 else folded_N * sides.one_hot_NU(part).T
-            rounded_Un = cells_Un.to(rows_ND.dtype)
-            lost_U1 = (cells_Un - rounded_Un).sum(1, keepdim=True)
-            partial_UD = (rounded_Un @ rows_ND).double() + lost_U1 * rows_ND[0].double()
-            sums_UD = partial_UD if sums_UD is None else sums_UD.add_(partial_UD)
+            for block in row_blocks(*rows_ND.shape):
+                block_ND = rows_ND[block]
+                wide_ND = block_ND if block_ND.dtype == room_ND.dtype else room_ND[: len(block_ND)].copy_(block_ND)
+                one_hot_Un = 1 if sides.num_units == 1 else sides.one_hot_NU(part)[block].T
+                sums_UD += (folded_N[block] * one_hot_Un).to(wide_ND.dtype) @ wide_ND
+            lost_N = folded_N - folded_N.to(room_ND.dtype)
+            lost_U = lost_N.sum()[None] if sides.num_units == 1 else lost_N @ sides.one_hot_NU(part)
+            sums_UD += lost_U[:, None] * rows_ND[0]
         if self._width is None:  # a rank without tokens learns it from the others
             width = 0 if sums_UD is None else sums_UD.shape[1]
             widths, ranks = sides.all_sum(weights_N.new_tensor([width, width > 0])).tolist()
@@ -83,20 +93,28 @@ class ScaledGeometry(FeatureGeometry):
         return sides.all_sum(weights_N.new_zeros(sides.num_units, self._width) if sums_UD is None else sums_UD)
 
     def _written_out(self) -> Iterator[Tensor]:
-        for _, scale_N, rows_ND in self._blocks():
-            yield scale_N[:, None].to(rows_ND.dtype) * rows_ND
+        for _, scale_N, rows_ND, room_ND in self._wide_chunks():
+            for block in row_blocks(*rows_ND.shape):
+                yield scale_N[block, None].to(room_ND.dtype) * rows_ND[block]
 
-    def _blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Tokens, their scales in float64, their rows; in small blocks."""
+    def _wide_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Tokens, their scales in float64, their rows, and room for a block of rows in float32 at least; no empty chunks.
+
+        The room is the same memory each time: fresh memory would cost more than the arithmetic.
+        """
         start, tokens = 0, len(self.sides.advantages_N)
+        room_ND: Tensor | None = None
         for scale_N, rows_ND in self._chunks():
             check_rank("a chunk of rows", rows_ND, 2)
             if len(scale_N) != len(rows_ND) or start + len(rows_ND) > tokens:
                 raise ValueError(f"{len(scale_N)} scales and {len(rows_ND)} rows after {start} of {tokens} tokens")
-            wide = torch.promote_types(scale_N.dtype, torch.float32)
-            scale_N = scale_N.double()
-            for part in row_blocks(*rows_ND.shape):
-                yield slice(start + part.start, start + part.stop), scale_N[part], rows_ND[part].to(wide)
+            if len(rows_ND) == 0:
+                continue
+            most = row_blocks(*rows_ND.shape)[0].stop
+            if room_ND is None or len(room_ND) < most:
+                dtype = torch.promote_types(torch.promote_types(scale_N.dtype, rows_ND.dtype), torch.float32)
+                room_ND = rows_ND.new_empty((most, rows_ND.shape[1]), dtype=dtype)
+            yield slice(start, start + len(rows_ND)), scale_N.double(), rows_ND, room_ND
             start += len(rows_ND)
         if start != tokens:
             raise ValueError(f"there are {start} rows, but {tokens} advantages")
