@@ -69,13 +69,53 @@ def test_it_is_selected_from_yaml_by_its_import_path(folder: Path, invoke: Invok
             ".credit.sequence_mean.SequenceMean and delta_lightning.losses.sequence_mean.SequenceMean",
         ),
         (["no_module.Part"], "No module named 'no_module'"),
-        (["os.path.join"], "must subclass exactly one seam"),
+        (["os.path.join"], "wanted a class, got os.path.join"),
+        (["pathlib.Path"], "must subclass exactly one seam"),
         (["rarity.Rarity", "--power=-1"], "credit.power: wanted at least 0, got -1"),
         (["rarity.Rarity", "--strength=1"], "wanted fields of Rarity"),
     ],
 )
 def test_refusals(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert main(["check", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+REQUIRED = """
+from dataclasses import dataclass
+from rarity import Rarity
+
+@dataclass(frozen=True, kw_only=True)
+class Needy(Rarity):
+    \"""A field without a default.
+
+    Args:
+        power: as above. floor: must be given.
+    \"""
+
+    floor: float
+
+PART = Rarity()
+"""
+
+
+def test_a_field_without_a_default_is_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "others.py").write_text(REQUIRED, encoding="utf-8")
+    assert main(["check", "others.Needy", "--floor=0.1"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (REQUIRED, "Needy", "floor"),
+        (REQUIRED, "PART", "wanted a class, got others.PART, of type Rarity"),
+        ("def (", "Part", "SyntaxError"),
+        ("1 / 0", "Part", "ZeroDivisionError"),
+    ],
+)
+def test_refused_files(folder: Path, capsys: pytest.CaptureFixture[str], text: str, name: str, message: str) -> None:
+    (folder / "others.py").write_text(text, encoding="utf-8")
+    assert main(["check", f"others.{name}"]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
 

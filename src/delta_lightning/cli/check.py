@@ -43,7 +43,7 @@ def run(args: Sequence[str]) -> int:
         return 2
     seam = seam_of(cls)
     sys.stdout.write(f"{cls.__module__}.{cls.__qualname__} is a {seam.__name__}\n")
-    steps: list[tuple[str, Callable[[], None]]] = [("is a frozen, documented dataclass", lambda: check_part(cls))]
+    steps: list[tuple[str, Callable[[], None]]] = [("is a frozen, documented dataclass", lambda: check_part(cls, part))]
     if seam in CHECKS:
         steps.append((f"obeys the laws of {seam.__name__}", lambda: check(part)))
     else:
@@ -95,15 +95,19 @@ def _named(name: str) -> type:
     module, _, attribute = name.rpartition(".")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError("check", wanted=f"a class {attribute} in an importable module {module}", got=str(error),
+    except Exception as error:
+        said = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError("check", wanted=f"a class {attribute} in an importable module {module}", got=said,
                           remedy="Run where the package can be imported, or install it.") from error  # fmt: skip
+    if not isinstance(found, type):
+        raise ConfigError("check", wanted="a class", got=f"{name}, of type {type(found).__name__}",
+                          remedy="Name the class, and give fields as --field=value.")  # fmt: skip
     try:
-        seam_of(found if isinstance(found, type) else type(found))
+        seam_of(found)
     except TypeError as error:
         raise ConfigError("check", wanted="a subclass of one seam of delta_lightning.interfaces", got=str(error),
                           remedy="Subclass CreditAssigner, PolicyLoss, or another seam.") from error  # fmt: skip
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _built(cls: type, options: list[str]) -> Any:

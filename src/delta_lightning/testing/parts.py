@@ -8,6 +8,7 @@ import inspect
 import pickle
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from typing import Any
 
 from delta_lightning import interfaces
 from delta_lightning.credit.proxies import GradientProxy
@@ -51,8 +52,12 @@ def seam_of(cls: type) -> type:
     return seams[0]
 
 
-def check_part(cls: type) -> None:
-    """A frozen, keyword-only dataclass without slots, documented field by field, picklable."""
+def check_part(cls: type, part: Any = None) -> None:
+    """A frozen, keyword-only dataclass without slots, documented field by field, picklable.
+
+    Args:
+        cls: the class. part: an instance of it; one with the defaults unless given.
+    """
     assert dataclasses.is_dataclass(cls), "not a dataclass"
     params = cls.__dataclass_params__  # type: ignore[attr-defined]
     assert params.frozen, "not frozen"
@@ -62,7 +67,7 @@ def check_part(cls: type) -> None:
     described = doc.partition("Args:")[2]
     missing = [item.name for item in dataclasses.fields(cls) if f"{item.name}:" not in described]
     assert not missing, f"fields without a line in the docstring's Args: {missing}"
-    part = cls()
+    part = cls() if part is None else part
     assert pickle.loads(pickle.dumps(part)) == part, "does not survive pickling"
     if hasattr(part, "needs"):
         needs = part.needs()
