@@ -21,8 +21,8 @@ class EntropyAdvantage(CreditAssigner):
     1 - 1 / kappa and 1 + 1 / kappa. Where A = 0 the bonus is 0 and the scale 1. A right answer's uncertain tokens gain, a wrong
     one's are punished less; nothing restores the mean. With an advantage per token the formula is per token.
 
-    H is taken under theta_old, once for all updates of the rollout step. The paper takes the current policy's at each update: the
-    same at the first update, not at later ones. Entropies below 0 by rounding count as 0.
+    H is taken under theta_old, once for all updates of the rollout step. The paper takes the current policy's at each update:
+    the same at the first update, not at later ones. Entropies below 0 by rounding count as 0.
 
     Args:
         alpha: per nat, in units of the advantage, at least 0; the paper's 0.4 for GRPO (0.1 for PPO). At 0 nothing is computed.

@@ -29,8 +29,8 @@ _NORMALISERS: dict[str, Callable[..., Tensor]] = {
 class GTPO(CreditAssigner):
     """Token advantage = standardised shaped reward R, whatever A is (Tan et al., arXiv 2508.04349).
 
-    Right answers: R = reward_weight r + entropy_weight d H / sum of H; wrong ones: R = -reward_weight - entropy_weight h (1/H) /
-    sum of 1/H. Sums are over the d right (h wrong) answers to the prompt that are alive at the token's position, its place
+    Right answers: R = reward_weight r + entropy_weight d H / sum of H. Wrong ones: R = -reward_weight - entropy_weight h / H
+    / sum of 1/H. Sums are over the d right (h wrong) answers to the prompt that are alive at the token's position, its place
     among the answer's trained tokens. r is the verifier's reward, H the entropy under theta_old in nats.
 
     With `side` the tokens of the right answers to a prompt, and those of the wrong ones, each get mean 0 and standard deviation

@@ -1,8 +1,8 @@
 """Association between the occurrence of a token id and the correctness of answers, from 2 x 2 tables (KTAE, arXiv 2505.16826).
 
-A table counts the answers to one prompt: of `correct` right and `wrong` wrong ones, `right_with` and `wrong_with` contain the id.
-Counts are tensors of one shape [K], of any dtype; results are float64. With no right or no wrong answer nothing is associated:
-p = 1, information gain 0, effect size 0.
+A table counts the answers to one prompt: of `correct` right and `wrong` wrong ones, `right_with` and `wrong_with` contain
+the id. Counts are tensors of one shape [K], of any dtype; results are float64. With no right or no wrong answer nothing is
+associated: p = 1, information gain 0, effect size 0.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def key_token_values(answers: Answers, rule: Rule) -> Tensor:
 
     An answer counts once for each id that it contains, however often. Groups are tabulated block by block, each block a table
     of counts by group, side and id (ids that occur nowhere are left out), summed over ranks: 4 bytes a count, at most 2^22
-    counts by kind and side or a single group, whichever is more. Everything before the final table is integers: exact in any order.
+    counts by kind and side or a single group, whichever is more. Counts are integers: exact in any order.
     """
     units_B, num_groups = group_units(answers.groups_B, all_sum=answers.all_sum)
     ids_N, num_ids = group_units(answers.ids_N, all_sum=answers.all_sum)
