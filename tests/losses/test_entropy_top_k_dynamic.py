@@ -53,6 +53,17 @@ def test_ties_do_not_depend_on_the_order_of_rows() -> None:
         assert torch.equal(got, wanted[order])
 
 
+@pytest.mark.parametrize(("dtype", "noise"), [(torch.float32, 1e-7), (torch.float64, 1e-15)])
+def test_a_tie_is_not_broken_by_rounding(dtype: torch.dtype, noise: float) -> None:
+    """First tokens of one prompt's answers have one context, but each micro-batch rounds their entropy in its own way."""
+    world = tied(mixed(dtype))
+    signs_BT = torch.randint(0, 2, world.entropies_BT.shape, generator=torch.Generator().manual_seed(0)).to(dtype) * 2 - 1
+    rounded = replace(world, entropies_BT=world.entropies_BT * (1 + noise * signs_BT))
+    assert not torch.equal(rounded.entropies_BT, world.entropies_BT)
+    for part in PARTS:
+        assert torch.equal(update(part, View(rounded))[0], update(part, View(world))[0])
+
+
 def test_the_two_denominators_differ_by_the_share() -> None:
     """With a token mean the gradient is N / kept times larger where the others left the mask."""
     world = mixed()

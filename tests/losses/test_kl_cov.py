@@ -123,6 +123,20 @@ def test_equal_covariances_are_decided_by_a_hash_of_the_place() -> None:
     assert float(order_BT[taken_BT].max()) < float(order_BT[candidates_BT & ~taken_BT].min())
 
 
+@pytest.mark.parametrize(("dtype", "noise"), [(torch.float32, 1e-7), (torch.float64, 1e-15)])
+def test_a_tie_is_not_broken_by_rounding(dtype: torch.dtype, noise: float) -> None:
+    """Equal tokens at one context have one log-probability, but each micro-batch rounds it in its own way."""
+    world = mixed(dtype)
+    mask_BT = world.batch.loss_mask_BT
+    logprobs_BT = (torch.where(world.advantages[:, None] > 0.8, -0.3, -1.7) * mask_BT).to(dtype)
+    signs_BT = torch.randint(0, 2, mask_BT.shape, generator=torch.Generator().manual_seed(0)).to(dtype) * 2 - 1
+    tied, rounded = (replace(world, logprobs_BT=logprobs_BT * (1 + size * signs_BT)) for size in (0.0, noise))
+    part = KLCov(ratio=4.5 / int(mask_BT.sum()))
+    assert not torch.equal(rounded.logprobs_BT, tied.logprobs_BT)
+    chosen = [penalised(part, one, log_ratio=0.0625).bool() for one in (tied, rounded)]
+    assert int(chosen[0].sum()) == 4 and torch.equal(*chosen)
+
+
 @pytest.mark.parametrize("name", ["no advantage", "positive side only", "negative side only", "identical tokens", "one token"])
 def test_without_covariance_there_is_no_penalty(name: str) -> None:
     assert not bool(penalised(KLCov(ratio=1.0), degenerate(torch.float32)[name]).any())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from delta_lightning.errors import require
 from delta_lightning.functional.selection import share_count, token_keys, top_bound, top_mask, within_bound
+from delta_lightning.functional.token_order import significant
 from delta_lightning.interfaces import StepView, TokenWeighting
 from delta_lightning.types import Experience, Need, Statistics, TokenScores
 
@@ -20,8 +21,9 @@ class EntropyTopKDynamic(TokenWeighting):
 
     Wang et al., "Beyond the 80/20 rule" (arXiv 2506.01939). Entropies are the current policy's, in nats over the whole
     vocabulary; N counts the trained tokens of the optimiser step over all its micro-batches and ranks, where TRL takes a
-    quantile per micro-batch, over ranks. Of equal entropies the first in the order of sequences and positions stay, so that the
-    number is met exactly. Costs one forward pass of the mini-batch per update; the static `EntropyTopK` credit does not.
+    quantile per micro-batch, over ranks. Entropies that agree to 16 significant bits (36 in float64) are ties, such as those of
+    the first tokens of one prompt's answers; of ties the first in the order of sequences and positions stay, so that the number
+    is met exactly, however the work is cut. Costs one forward pass of the mini-batch per update; the static `EntropyTopK` credit does not.
 
     Args:
         share: of the tokens to train on, above 0, at most 1.
@@ -54,7 +56,7 @@ class EntropyTopKDynamic(TokenWeighting):
     def statistics(self, experience: Experience, view: StepView) -> Statistics | None:
         """The bound of the selection, `threshold` and `last_key`; the number of tokens `kept`; the mask for "kept"."""
         mask_BT = experience.batch.loss_mask_BT
-        entropies_BT = torch.zeros_like(experience.old_logprobs_BT)
+        entropies_BT = torch.zeros(mask_BT.shape, dtype=torch.float64, device=mask_BT.device)
         for rows, scores in view.passes():
             entropies_BT[rows] = entropies_of(scores)
         keys_BT = token_keys(experience.batch.sequence_ids_B, mask_BT.shape[1])
@@ -81,6 +83,6 @@ class EntropyTopKDynamic(TokenWeighting):
 
 
 def entropies_of(scores: TokenScores) -> Tensor:
-    """The entropies, detached."""
+    """The entropies as they are ranked, float64, detached."""
     assert scores.entropies_BT is not None, "needs() asks for entropies"
-    return scores.entropies_BT.detach()
+    return significant(scores.entropies_BT.detach())

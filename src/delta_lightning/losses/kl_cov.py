@@ -13,6 +13,7 @@ from delta_lightning.functional.policy import clamped_log_ratio
 from delta_lightning.functional.policy_covariance import CovarianceCut, above_cut, covariance_cut
 from delta_lightning.functional.policy_token import drift_metrics
 from delta_lightning.functional.random import keyed_uniform, stable_hash
+from delta_lightning.functional.token_order import significant
 from delta_lightning.interfaces import PolicyLoss, StepView
 from delta_lightning.types import Experience, Need, RolloutBatch, Statistics, TokenScores
 
@@ -26,8 +27,8 @@ class KLCov(PolicyLoss):
     the whole optimiser step, all micro-batches and ranks (a pass over the mini-batch before each update); released code selects
     within each micro-batch, at least one token in each. Selected are max(1, floor(ratio N)) of N tokens, equal covariances by a
     hash of their place, and never a token whose covariance is not positive: with one advantage for all tokens there is no
-    penalty. At r = 1 the penalty has no gradient. A token weighting or a correction multiplies both terms. Native
-    reduction: the token mean.
+    penalty. Covariances are of log p to 16 significant bits (36 in float64), so that rounding decides no tie. At r = 1 the
+    penalty has no gradient. A token weighting or a correction multiplies both terms. Native reduction: the token mean.
 
     Args:
         ratio: share of tokens with the penalty, above 0, at most 1; the paper uses 2e-3 for 7B and 2e-4 for 32B.
@@ -66,7 +67,7 @@ class KLCov(PolicyLoss):
         mask_BT = batch.loss_mask_BT
         logprobs_BT = torch.zeros(mask_BT.shape, dtype=torch.float64, device=mask_BT.device)
         for rows, scores in view.passes():
-            logprobs_BT[rows] = scores.logprobs_BT.double()
+            logprobs_BT[rows] = significant(scores.logprobs_BT)
         # Gathered in the global order and summed there, so that any number of ranks gets the same last bit.
         gathered = [view.gather(value_BT[mask_BT]) for value_BT in (_raw(experience), logprobs_BT, _order(batch))]
         return Statistics(values=asdict(covariance_cut(*gathered, ratio=self.ratio)))
@@ -79,7 +80,7 @@ class KLCov(PolicyLoss):
         log_ratio_BT = logprobs_BT - experience.old_logprobs_BT
         ratio_BT = clamped_log_ratio(logprobs_BT, experience.old_logprobs_BT, clamp=self.log_ratio_clamp).exp()
         cut = CovarianceCut(**statistics.values)
-        chosen_BT = mask_BT & above_cut(_raw(experience), logprobs_BT.detach(), _order(experience.batch), cut)
+        chosen_BT = mask_BT & above_cut(_raw(experience), significant(logprobs_BT.detach()), _order(experience.batch), cut)
         surrogate_BT = -ratio_BT * experience.token_advantages_BT.to(ratio_BT.dtype)
         # The penalty is not clamped: it is what brings a token back from beyond.
         return surrogate_BT + self.coefficient * log_ratio_BT.abs() * chosen_BT
