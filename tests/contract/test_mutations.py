@@ -223,6 +223,32 @@ class UnevenCollectives(Planted):
         return Credit(scale_BT=mask_BT.double())
 
 
-def test_ranks_out_of_step_are_caught() -> None:
+class UnevenDtypes(Planted):
+    """A rank without tokens gathers float32, the others the dtype of their scores."""
+
+    def credit(self, view: StepView) -> Credit:
+        mask_BT = view.batch.loss_mask_BT
+        parts = [scores.logprobs_BT.detach()[mask_BT[rows]] for rows, scores in view.passes()]
+        view.gather(torch.cat(parts) if parts else torch.zeros(0))
+        return Credit(scale_BT=mask_BT.double())
+
+
+class UnevenKinds(Planted):
+    """Ranks with tokens and ranks without are in different collectives, of tensors that look alike."""
+
+    def credit(self, view: StepView) -> Credit:
+        mask_BT = view.batch.loss_mask_BT
+        tokens = torch.zeros(int(mask_BT.sum()))
+        if len(tokens):
+            view.gather(tokens)
+            view.all_sum(torch.zeros(0, dtype=torch.int64))
+        else:
+            view.all_sum(torch.zeros(0, dtype=torch.int64))
+            view.gather(tokens)
+        return Credit(scale_BT=mask_BT.double())
+
+
+@pytest.mark.parametrize("part", [UnevenCollectives(), UnevenDtypes(), UnevenKinds()], ids=lambda part: type(part).__name__)
+def test_ranks_out_of_step_are_caught(part: CreditAssigner) -> None:
     with pytest.raises(AssertionError, match="ranks disagree"):
-        check_credit(UnevenCollectives())
+        check_credit(part)

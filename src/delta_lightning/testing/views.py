@@ -123,41 +123,40 @@ def only(scores: TokenScores, needs: frozenset[Need]) -> TokenScores:
 
 
 class ThreadRank:
-    """One of several ranks in one process. Ranks that differ in the number or the shapes of their collectives fail."""
+    """One of several ranks in one process. Ranks that differ in the number, the kind or the shapes of collectives fail."""
 
-    def __init__(self, rank: int, slots: list[Tensor | None], barrier: threading.Barrier) -> None:
+    def __init__(self, rank: int, slots: list[tuple[str, Tensor] | None], barrier: threading.Barrier) -> None:
         self.rank, self.slots, self.barrier = rank, slots, barrier
         self.calls = 0  # collectives so far, the one at the end included
 
     def all_sum(self, value: Tensor) -> Tensor:
         """Sum over ranks."""
-        parts = self._exchange(value)
-        if len({(part.shape, part.dtype) for part in parts}) > 1:
-            raise AssertionError(f"ranks disagree: {[(tuple(part.shape), part.dtype) for part in parts]}")
-        return torch.stack(parts).sum(0)
+        return torch.stack(self._exchange("all_sum", value, value.shape)).sum(0)
 
     def all_rows(self, value: Tensor) -> list[Tensor]:
         """One tensor per rank."""
-        return self._exchange(value)
+        return self._exchange("all_rows", value, value.shape[1:])
 
     def leave(self) -> None:
         """The last collective: a rank that is not leaving too is caught here instead of waiting for ever."""
-        if any(part.dtype != torch.int8 for part in self._exchange(torch.zeros(0, dtype=torch.int8))):
-            raise AssertionError("ranks disagree on the number of collectives")
+        self._exchange("the end", torch.zeros(0), ())
 
-    def _exchange(self, value: Tensor) -> list[Tensor]:
+    def _exchange(self, kind: str, value: Tensor, shape: Sequence[int]) -> list[Tensor]:
+        """Each rank's value, if all ranks are in the same collective with the same dtype and `shape`."""
         self.calls += 1
-        self.slots[self.rank] = value.clone()
+        self.slots[self.rank] = f"{kind} of {value.dtype} {tuple(shape)}", value.clone()
         self.barrier.wait(timeout=20)
         parts = [part for part in self.slots if part is not None]
         self.barrier.wait(timeout=20)
-        return parts
+        if len({what for what, _ in parts}) > 1:
+            raise AssertionError(f"ranks disagree: {[what for what, _ in parts]}")
+        return [part for _, part in parts]
 
 
 def run_ranks(size: int, work: Callable[[int, ThreadRank], T]) -> list[T]:
     """`work(rank, collectives)` on `size` threads; raises the first error of any of them."""
     barrier = threading.Barrier(size)
-    slots: list[Tensor | None] = [None] * size
+    slots: list[tuple[str, Tensor] | None] = [None] * size
     ranks = [ThreadRank(rank, slots, barrier) for rank in range(size)]
     results: dict[int, T] = {}
     errors: list[BaseException] = []
