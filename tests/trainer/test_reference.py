@@ -84,6 +84,17 @@ def test_sharded_over_ranks_it_says_the_same(size: int) -> None:
         assert part["bytes"] == pytest.approx(want["bytes"] - layers * (1 - 1 / size), rel=0.01), "layers are not sharded"
 
 
+def test_layers_are_sharded_before_the_copy_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no device ever holds all of it."""
+    seen: list[str] = []
+    monkeypatch.setattr("torch.distributed.device_mesh.init_device_mesh", lambda *args: None)
+    monkeypatch.setattr(
+        "torch.distributed.fsdp.fully_shard", lambda layer, **_: seen.append(next(layer.parameters()).device.type)
+    )
+    ReferencePolicy(tiny_model(), device=torch.device("meta"), ranks=Ranks(0, 2))
+    assert seen == ["cpu"] * len(tiny_model().model.layers)
+
+
 def test_the_scorer_has_the_sampling_temperature() -> None:
     reference = ReferencePolicy(tiny_model(), device=torch.device("cpu"), ranks=Ranks())
     assert isinstance(reference.scorer(0.7), Scorer) and reference.scorer(0.7).temperature == 0.7

@@ -23,7 +23,7 @@ class ReferencePolicy:
     """
 
     def __init__(self, policy: Any, *, device: torch.device, ranks: Ranks) -> None:
-        model = copy.deepcopy(policy).requires_grad_(False).eval().to(device)
+        model = copy.deepcopy(policy).requires_grad_(False).eval()
         if ranks.size > 1:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -32,7 +32,7 @@ class ReferencePolicy:
             for layer in model.model.layers:
                 # Each layer is a root of its own, and a root would stay whole after its forward pass.
                 fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-        self._model = model
+        self._model = model.to(device)  # not before: sharding moves one layer at a time, the whole model may not fit
 
     def scorer(self, temperature: float) -> Scorer:
         """The reference as a scorer at the sampling temperature."""
