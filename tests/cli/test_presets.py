@@ -16,7 +16,7 @@ from delta_lightning.advantages import (
     OptimalBaseline,
     ReinforcePlusPlusBaseline,
 )
-from delta_lightning.credit import Uniform
+from delta_lightning.credit import KTAE, Uniform
 from delta_lightning.filters import AccuracyRange, ZeroVariance
 from delta_lightning.losses import (
     CISPO,
@@ -54,6 +54,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "advantage": ReinforcePlusPlusBaseline(counted="responses"),
     },
     "klcov_7b": {"loss": KLCov(), "reduction": TokenMean()},
+    "ktae_7b": {
+        "loss": ClippedSurrogate(clip_high=0.24), "reduction": TokenMean(), "filters": (AccuracyRange(),),
+        "shaping": (SoftOverlong(max_length=3072, buffer=512, factor=0.5),), "credit": KTAE(),
+    },
     "rloo": {"advantage": LeaveOneOut()},
     "max_rl": {"advantage": MaxRL()},
     "opo": {"advantage": OptimalBaseline()},

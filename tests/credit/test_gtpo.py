@@ -150,6 +150,15 @@ def test_groups_of_one_side() -> None:
     assert not bool(shift(GTPO(), masked).any()), "a side whose tokens are masked is not there"
 
 
+def test_answers_without_a_verdict_are_in_no_statistic() -> None:
+    """Even if somebody left their tokens in the mask."""
+    world = with_entropies([[0.1, 0.4], [0.3, 2.0], [0.5], [0.2], [0.7, 0.9]], [1, 1, 0, 0, 0])
+    valid_B = torch.tensor([True, True, True, True, False])
+    got = shift(GTPO(), replace(world, batch=replace(world.batch, valid_B=valid_B)))
+    assert not bool(got[4].any())
+    assert torch.equal(got[:4], shift(GTPO(), world.without(~valid_B))[:4])
+
+
 def test_degenerate_batches() -> None:
     """One answer a side has nothing to compare with: exactly 0. Advantages do not matter."""
     for name in ("all tokens masked", "one token", "one token a side", "no rows"):

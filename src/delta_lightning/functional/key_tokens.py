@@ -47,8 +47,8 @@ def fisher_p(tables: Tables) -> Tensor:
     """Two-sided p of Fisher's exact test, in (0, 1].
 
     The sum over all tables of the same margins that are at most as probable as the observed one. Probabilities come from
-    log-gamma, so a table counts as equally probable within 1e-7, relative, as in SciPy: a mirror image must not drop out by
-    rounding. All tables of a margin are one axis, of at most 1 + answers to a prompt.
+    log-gamma, so a table counts as equally probable within 1e-7, relative, as in R's fisher.test: a mirror image must not drop
+    out by rounding. All tables of a margin are one axis, of at most 1 + answers to a prompt.
     """
     if not len(tables.correct):
         return tables.correct
