@@ -31,8 +31,9 @@ class Delta(CreditAssigner):
     If no response has a positive advantage, or none a negative one, all coefficients are 1 (in every group for itself with
     `scope: group`, on every rank for itself with `scope: rank`). Not so in the official code.
 
-    The defaults are the published method. `refinements: 0`, `low: 0` with `high: 1` (no range map) and the values of the
-    fields from `evidence` on that are not defaults are the paper's ablations; each is in `configs/ablation/`.
+    The defaults are the published method. The paper's ablations are `refinements`, `low` and `high` (0 and 1: no range map),
+    `proxy`, `evidence`, `gamma: first_distance`, `gate`, `normaliser` and, in its sources only, `centroid`; each row is an
+    overlay in `configs/ablation/`. `scope`, `gamma: first_spread` and `median_steps` are no rows of it.
 
     Args:
         refinements: K, how often the centroids are recomputed with gated weights; at least 0. The paper uses 1.
@@ -46,7 +47,8 @@ class Delta(CreditAssigner):
             "first_spread" keeps the first one, which changes nothing for K <= 1; "first_distance" keeps the side's mean squared
             distance from its first centroid, our reading of the paper's "initial distance scale".
         gate: "soft" is the sigmoid; "hard" is 0 or 1 by the sign of the evidence, 1/2 for ties within 1e-6 gamma.
-        centroid: "mean", weighted; "geometric_median" has the least sum of distances (in the paper's sources, not its text).
+        centroid: "mean", weighted; "geometric_median" has the least sum of distances, our reading of the "l2 centroid" that is
+            in the paper's sources and not in its text.
         median_steps: Weiszfeld iterations of a geometric median; at least 1. Not published: our choice.
         normaliser: "mean_one" divides by the mean coefficient; "none" does not.
         scope: whose tokens are compared: "all_ranks", the whole rollout step; "group", each prompt's alone (the paper's
