@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from delta_lightning.testing.worlds import Scored
 
@@ -65,7 +65,7 @@ def group_values(right: Sequence[Sequence[int]], wrong: Sequence[Sequence[int]],
     return out
 
 
-def world_values(world: Scored, *, ignored: Sequence[int] = (), ignore_end: bool = True, **options: float) -> list[list[float]]:
+def world_values(world: Scored, *, ignored: Sequence[int], ignore_end: bool, options: Mapping[str, float]) -> list[list[float]]:
     """V at every place of every row, 0 where the mask is False."""
     batch = world.batch
     rows = range(batch.num_sequences)

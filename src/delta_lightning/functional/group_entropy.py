@@ -112,4 +112,5 @@ def _standardised(values_BT: Tensor, cells: Cells, pool_K: Tensor, eps: float) -
     (mean_B,) = pool_means((values_BT * mask_BT).sum(1))
     centred_BT = (values_BT - mean_B[:, None]) * mask_BT
     (variance_B,) = pool_means(centred_BT.square().sum(1))
-    return centred_BT / (variance_B.sqrt() + eps)[:, None]
+    deviation_B1: Tensor = (variance_B.sqrt() + eps)[:, None]
+    return centred_BT / deviation_B1
