@@ -103,14 +103,13 @@ def _standardised(values_BT: Tensor, cells: Cells, pool_K: Tensor, eps: float) -
     """`pool_K` numbers the pools of cells whose tokens are compared."""
     mask_BT = cells.mask_BT
 
-    def pool_means(*rows: Tensor) -> Tensor:
-        """[R, B]: the mean over the tokens of each row's pool."""
-        sums_KR = cells.sums(torch.stack([*rows, mask_BT.sum(1).double()], dim=1))
-        pooled = torch.zeros_like(sums_KR).index_add(0, pool_K, sums_KR)[pool_K[cells.cells_B]]
-        return (pooled[:, :-1] / pooled[:, -1:].clamp(min=1)).T
+    def pool_mean(sums_B: Tensor) -> Tensor:
+        """[B]: the mean over the tokens of each row's pool."""
+        sums_K2 = cells.sums(torch.stack([sums_B, mask_BT.sum(1).double()], dim=1))
+        pooled_B2 = torch.zeros_like(sums_K2).index_add(0, pool_K, sums_K2)[pool_K[cells.cells_B]]
+        return pooled_B2[:, 0] / pooled_B2[:, 1].clamp(min=1)
 
-    (mean_B,) = pool_means((values_BT * mask_BT).sum(1))
+    mean_B = pool_mean((values_BT * mask_BT).sum(1))
     centred_BT = (values_BT - mean_B[:, None]) * mask_BT
-    (variance_B,) = pool_means(centred_BT.square().sum(1))
-    deviation_B1: Tensor = (variance_B.sqrt() + eps)[:, None]
-    return centred_BT / deviation_B1
+    variance_B = pool_mean(centred_BT.square().sum(1))
+    return centred_BT / (variance_B.sqrt() + eps)[:, None]
