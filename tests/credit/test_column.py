@@ -9,7 +9,7 @@ import torch
 from delta_lightning.credit import Column
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.testing.laws import check_credit
-from delta_lightning.testing.views import View
+from delta_lightning.testing.views import ThreadRank, View, run_ranks
 from delta_lightning.testing.worlds import Scored, mixed
 from delta_lightning.trainer.collate import Cut, collate, component_names
 from delta_lightning.trainer.ranks import Ranks
@@ -44,8 +44,25 @@ def test_zero_mass_is_uniform_and_negative_weights_are_refused() -> None:
     for normaliser in ("sequence", "batch"):
         scale_BT = Column(normaliser=normaliser).credit(View(zero)).scale_BT
         assert torch.equal(scale_BT, world.batch.loss_mask_BT.float())
-    with pytest.raises(RunError, match=r"35 token weights are negative, the least -2"):
+    with pytest.raises(RunError, match=r"35 token weights are negative"):
         Column().credit(View(given(torch.full(world.logprobs_BT.shape, -2.0))))
+
+
+def test_negative_weights_of_one_rank_stop_every_rank() -> None:
+    """A rank that stopped alone would leave the others waiting in their next collective."""
+    world = mixed()
+    weights_BT = torch.ones(world.logprobs_BT.shape)
+    weights_BT[1] = -1.0
+    world = given(weights_BT)
+    halves = [torch.arange(0, 12, 2), torch.arange(1, 12, 2)]
+    wanted = int(world.batch.loss_mask_BT[1].sum())
+
+    def work(rank: int, ranks: ThreadRank) -> bool:
+        with pytest.raises(RunError, match=rf"{wanted} token weights are negative"):
+            Column().credit(View(world.rows(halves[rank]), ranks=ranks))
+        return True
+
+    assert wanted > 0 and run_ranks(2, work) == [True, True]
 
 
 def rollout(index: int, weights: list[float] | None) -> tuple[int, Rollout]:

@@ -48,9 +48,10 @@ class Column(CreditAssigner):
             raise RunError("credit.Column: no verdict of this rollout step carries token_weights; give them in the verifier, "
                            "or set model.credit.missing=uniform")  # fmt: skip
         weights_BT = (torch.ones_like(mask_BT, dtype=torch.float32) if given_BT is None else given_BT) * mask_BT
-        if bool((weights_BT < 0).any()):
-            raise RunError(f"credit.Column: {int((weights_BT < 0).sum())} token weights are negative, the least "
-                           f"{float(weights_BT.min()):.3g}; weights must be at least 0")  # fmt: skip
+        negative = view.all_sum((weights_BT < 0).sum())  # of all ranks: one that stopped alone would leave the others waiting
+        if bool(negative > 0):
+            raise RunError(f"credit.Column: {int(negative)} token weights are negative; weights must be at least 0, or they "
+                           "would turn the sign of an advantage")  # fmt: skip
         if self.normaliser == "none":
             return Credit(scale_BT=weights_BT)
         (mean,) = scope_means(view, self.normaliser, weights_BT)
