@@ -23,7 +23,8 @@ class EntropyTopKDynamic(TokenWeighting):
     vocabulary; N counts the trained tokens of the optimiser step over all its micro-batches and ranks, where TRL takes a
     quantile per micro-batch, over ranks. Entropies that agree to 16 significant bits (36 in float64) are ties, such as those of
     the first tokens of one prompt's answers; of ties the first in the order of sequences and positions stay, so that the number
-    is met exactly, however the work is cut. Costs one forward pass of the mini-batch per update; the static `EntropyTopK` credit does not.
+    is met exactly, however the work is cut. Costs one forward pass of the mini-batch per update; the static `EntropyTopK`
+    credit does not.
 
     Args:
         share: of the tokens to train on, above 0, at most 1.

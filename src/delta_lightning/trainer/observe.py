@@ -77,10 +77,11 @@ def observe_update(book: MetricBook, experience: Experience, scores: TokenScores
 
 
 def observe_statistics(book: MetricBook, statistics: tuple[Statistics | None, Statistics | None]) -> None:
-    """What a weighting and a loss found out about the mini-batch; integers are keys and are left out."""
+    """What a weighting and a loss found out about the mini-batch; integers are keys, and a bound that excludes all or nothing
+    is infinite: both are left out."""
     for name, one in zip(("weighting", "loss"), statistics, strict=True):
         for key, value in ({} if one is None else one.values).items():
-            if value.is_floating_point():
+            if value.is_floating_point() and bool(value.isfinite()):
                 book.add(f"update/{name}/{key}", value.double(), 1.0)
 
 

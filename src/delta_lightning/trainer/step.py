@@ -6,7 +6,7 @@ on for several optimiser steps, each the sum of its micro-batches (`micro_batch_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -40,6 +40,7 @@ from delta_lightning.types import (
     Statistics,
     StepTotals,
     TokenScores,
+    with_mask,
 )
 
 
@@ -180,10 +181,17 @@ def credited(scored: ScoredBatch, assigner: CreditAssigner) -> Experience:
 def mini_batch_statistics(
     experience: Experience, view: RolloutView, parts: Parts
 ) -> tuple[Statistics | None, Statistics | None]:
-    """A pass over one mini-batch under the current policy, for a weighting and a loss that want it."""
+    """A pass over one mini-batch under the current policy, for a weighting and a loss that want it.
+
+    The loss gets the tokens that the weighting left; the view that was given stays as it is.
+    """
     weighting = parts.weighting.statistics(experience, view) if Need.MINI_BATCH in parts.weighting.needs() else None
-    loss = parts.loss.statistics(experience, view) if Need.MINI_BATCH in parts.loss.needs() else None
-    return weighting, loss
+    if Need.MINI_BATCH not in parts.loss.needs():
+        return weighting, None
+    if weighting is not None and weighting.keep_BT is not None:
+        mask_BT = experience.batch.loss_mask_BT & weighting.keep_BT
+        experience, view = replace(experience, batch=with_mask(experience.batch, mask_BT)), view.shrunk(mask_BT)
+    return weighting, parts.loss.statistics(experience, view)
 
 
 def micro_batch_loss(

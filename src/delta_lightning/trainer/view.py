@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -72,6 +73,12 @@ class RolloutView:
             kept.append(remasked(scores, mask_BT[part]))
         self._scores = kept
         self._batch = with_mask(self._batch, mask_BT)
+
+    def shrunk(self, mask_BT: Tensor) -> RolloutView:
+        """A view of the same scores with a smaller loss mask."""
+        other = copy(self)
+        other.shrink(mask_BT)
+        return other
 
     def passes(self) -> Iterator[tuple[slice, TokenScores]]:
         """Scores micro-batch by micro-batch, empty ones left out; [B, T] fields span the batch's full width."""
