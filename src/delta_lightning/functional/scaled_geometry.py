@@ -9,8 +9,9 @@ and the midpoint's product is the mean of the centroids', which are means of tok
 c . d = (mean_pos v . d + mean_neg v . d) / 2.
 With v = s x both passes are products of the matrix of the x with a vector; s is part of u, then a factor of the result.
 
-Float32 survives an offset common to all x. The second product is taken of x - r and r . d added in float64, r being near the
-offset; what the rounding of u leaves out of the first is added with one x of the block in place of each.
+Float32 survives an offset common to all x. The second product is taken of x - r and r . d added in float64, r being the mean of
+some x; without an offset that is left out, for it costs as much as the product. What the rounding of u leaves out of the first
+product is added with one x in place of each.
 """
 
 from __future__ import annotations
@@ -33,6 +34,29 @@ class ScaledRows(NamedTuple):
     rows_ND: Tensor
 
 
+class _Origin(NamedTuple):
+    """A point that is subtracted from rows to keep float32 products small; 0, and not subtracted, where that gains nothing."""
+
+    point_D: Tensor
+    zero: bool
+
+    @classmethod
+    def near(cls, rows_ND: Tensor) -> _Origin:
+        """The mean of the rows, if its square is more than a tenth of their mean squared distance from it."""
+        mean_D = rows_ND.mean(0)
+        if bool(mean_D.square().sum() > 0.1 * (rows_ND - mean_D).square().sum(1).mean()):
+            return cls(mean_D, zero=False)
+        return cls(torch.zeros_like(mean_D), zero=True)
+
+    def subtract(self, rows_ND: Tensor, room_ND: Tensor) -> Tensor:
+        return _widened(rows_ND, room_ND) if self.zero else torch.sub(rows_ND, self.point_D, out=room_ND)
+
+
+def _widened(rows_ND: Tensor, room_ND: Tensor) -> Tensor:
+    """The rows in the dtype of the room."""
+    return rows_ND if rows_ND.dtype == room_ND.dtype else room_ND.copy_(rows_ND)
+
+
 class ScaledGeometry(FeatureGeometry):
     """The geometry of scaled rows: two passes over the rows for each answer.
 
@@ -53,19 +77,19 @@ class ScaledGeometry(FeatureGeometry):
         positive_N, negative_N = weights_2N / masses_2U[:, units]
         directions_UD = self._directions(positive_N - negative_N)
         products_N = torch.empty_like(sides.advantages_N)
-        near: tuple[Tensor, Tensor, Tensor] | None = None
+        near: tuple[_Origin, Tensor, Tensor] | None = None
         for part, scale_N, rows_ND, room_ND in self._wide_chunks():
             if near is None:
-                origin_D = rows_ND[: len(room_ND)].to(room_ND.dtype).mean(0)  # any would do, but for rounding
-                near = origin_D, directions_UD @ origin_D.double(), directions_UD.to(room_ND.dtype)
-            origin_D, offsets_U, to_UD = near
+                origin = _Origin.near(rows_ND[: len(room_ND)].to(room_ND.dtype))
+                near = origin, directions_UD @ origin.point_D.double(), directions_UD.to(room_ND.dtype)
+            origin, offsets_U, to_UD = near
             dots_N = room_ND.new_empty(len(rows_ND))
             for block in row_blocks(*rows_ND.shape):
-                centred_ND = torch.sub(rows_ND[block], origin_D, out=room_ND[: block.stop - block.start])
+                from_origin_ND = origin.subtract(rows_ND[block], room_ND[: block.stop - block.start])
                 if len(to_UD) == 1:
-                    torch.mv(centred_ND, to_UD[0], out=dots_N[block])
+                    torch.mv(from_origin_ND, to_UD[0], out=dots_N[block])
                 else:
-                    dots_N[block] = centred_ND.mul_(to_UD[units[part][block]]).sum(1)
+                    dots_N[block] = (from_origin_ND * to_UD[units[part][block]]).sum(1)
             products_N[part] = (dots_N.double() + offsets_U[units[part]]) * scale_N
         midpoints_U = (sides.sums(weights_2N * products_N) / masses_2U).sum(0) / 2
         return 2 * (products_N - midpoints_U[units])
@@ -80,7 +104,7 @@ class ScaledGeometry(FeatureGeometry):
             folded_N = weights_N[part] * scale_N
             for block in row_blocks(*rows_ND.shape):
                 block_ND = rows_ND[block]
-                wide_ND = block_ND if block_ND.dtype == room_ND.dtype else room_ND[: len(block_ND)].copy_(block_ND)
+                wide_ND = _widened(block_ND, room_ND[: len(block_ND)])
                 one_hot_Un = 1 if sides.num_units == 1 else sides.one_hot_NU(part)[block].T
                 sums_UD += (folded_N[block] * one_hot_Un).to(wide_ND.dtype) @ wide_ND
             lost_N = folded_N - folded_N.to(room_ND.dtype)
