@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -51,12 +52,19 @@ def collate(
 
 
 def component_names(rollouts: Sequence[tuple[int, Rollout]], ranks: Ranks) -> tuple[str, ...]:
-    """Reward components that any rank's verdicts name, sorted; `TOKEN_WEIGHTS` if any has weights. Collective."""
+    """Reward components that any rank's verdicts name, sorted; `TOKEN_WEIGHTS` if any has weights. Collective.
+
+    Raises `RunError`, on every rank, for token weights that are not one finite number per token of their completion.
+    """
     mine: set[str] = set()
     for _, rollout in rollouts:
         if rollout.verdict.status is not Status.ERROR:
             mine |= set(rollout.verdict.components) | ({TOKEN_WEIGHTS} if rollout.verdict.token_weights is not None else set())
-    return tuple(sorted(set().union(*ranks.all_objects(mine))))
+    everywhere = ranks.all_objects((mine, next(filter(None, (_wrong_weights(rollout) for _, rollout in rollouts)), None)))
+    wrong = next((reason for _, reason in everywhere if reason is not None), None)
+    if wrong is not None:
+        raise RunError(wrong)
+    return tuple(sorted(set().union(*(names for names, _ in everywhere))))
 
 
 def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: int, names: tuple[str, ...]) -> RolloutBatch:
@@ -75,7 +83,7 @@ def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: in
         behaviour[row, start:end] = torch.tensor(list(answer.logprobs))
         raw[row, start:end] = torch.tensor(list(answer.raw_logprobs))
         if rollout.verdict.token_weights is not None:
-            weights[row, start:end] = _token_weights(rollout)
+            weights[row, start:end] = torch.tensor(list(rollout.verdict.token_weights))
         for column, name in enumerate(names):
             components[row, column] = rollout.verdict.components.get(name, 0.0)
     valid = [rollout.verdict.status is not Status.ERROR for _, rollout in rows]
@@ -100,17 +108,15 @@ def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: in
     )
 
 
-def _token_weights(rollout: Rollout) -> torch.Tensor:
-    """Those of the verdict. Raises `RunError` if they are not one finite number per token of the completion."""
-    given = rollout.verdict.token_weights
-    weights = torch.tensor(list(given or ()), dtype=torch.float32)
-    wanted = len(rollout.completion.token_ids)
-    if len(weights) != wanted or not bool(torch.isfinite(weights).all()):
-        raise RunError(
-            f"prompt {rollout.prompt.id}: the verifier gave {len(weights)} token weights, "
-            f"{int((~torch.isfinite(weights)).sum())} of them not finite, for a completion of {wanted} tokens"
-        )
-    return weights
+def _wrong_weights(rollout: Rollout) -> str | None:
+    """Why the token weights of a verdict cannot be used, or None."""
+    given, wanted = rollout.verdict.token_weights, len(rollout.completion.token_ids)
+    if given is None or (len(given) == wanted and all(map(math.isfinite, given))):
+        return None
+    return (
+        f"prompt {rollout.prompt.id}: the verifier gave {len(given)} token weights, "
+        f"{sum(not math.isfinite(weight) for weight in given)} of them not finite, for a completion of {wanted} tokens"
+    )
 
 
 def drop_lonely_groups(batch: RolloutBatch) -> RolloutBatch:
