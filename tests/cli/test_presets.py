@@ -85,6 +85,13 @@ def test_says_what_it_is(path: Path) -> None:
     assert set(yaml.safe_load(text)) == {"model"}, "sizes and data are the run's"
 
 
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_loss_comes_with_its_weighting(path: Path) -> None:
+    """Else a preset on top of a run with FIPO would be that method with FIPO's weights."""
+    model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    assert "loss" not in model or "weighting" in model
+
+
 @pytest.mark.parametrize("path", [*PRESETS, *ABLATIONS], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_overlay_gives_the_parts_that_it_writes(
     path: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -64,7 +64,8 @@ PLANTED = {"Delta(scope=rank)": Delta(scope="rank")}  # follows the number of ra
 # Too gentle or too strict at their defaults for a toy step: these make every branch of the part run.
 SETTINGS: dict[str, dict[str, Any]] = {
     "KLCov": {"ratio": 0.1},
-    "ClipCov": {"ratio": 0.1, "low": 0.0},
+    "ClipCov": {"share": 0.1, "low": 0.0},
+    "FIPO": {"half_life": 2.0, "low": 0.8, "dual_clip": 1.05, "max_dual_clipped": 1, "safety_ratio": 1.02},
     "GSPO": {"clip_low": 0.02, "clip_high": 0.03},
     "GSPOToken": {"clip_low": 0.02, "clip_high": 0.03},
     "ConstantLength": {"length": 8},
@@ -98,9 +99,7 @@ def choices() -> dict[str, dict[str, Any]]:
     for factor, seam in SEAMS.items():
         found[factor] = dict(VARIANTS.get(factor, {}))
         for cls in concrete_parts(seam):
-            names = {item.name for item in dataclasses.fields(cls)}
-            settings = {name: value for name, value in SETTINGS.get(cls.__name__, {}).items() if name in names}
-            found[factor][cls.__name__] = cls(**settings)
+            found[factor][cls.__name__] = cls(**SETTINGS.get(cls.__name__, {}))
     return found
 
 

@@ -68,8 +68,8 @@ class GSPO(PolicyLoss):
 
 def check_bounds(clip_low: float, clip_high: float, log_ratio_clamp: float) -> None:
     """Refuse bounds of a sequence ratio that are out of range."""
-    require(0 <= clip_low <= 1, "loss.clip_low", wanted="between 0 and 1", got=clip_low, remedy="The paper uses 3e-4.")
-    require(clip_high >= 0, "loss.clip_high", wanted="at least 0", got=clip_high, remedy="The paper uses 4e-4.")
+    require(0 <= clip_low <= 1, "loss.clip_low", wanted="between 0 and 1", got=clip_low, remedy="GSPO's paper uses 3e-4.")
+    require(clip_high >= 0, "loss.clip_high", wanted="at least 0", got=clip_high, remedy="GSPO's paper uses 4e-4.")
     require(
         log_ratio_clamp > 0,
         "loss.log_ratio_clamp",

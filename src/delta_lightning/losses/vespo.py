@@ -23,7 +23,8 @@ class VESPO(PolicyLoss):
     arXiv 2602.10693; formula and defaults as in TRL's `loss_type="vespo"`. phi(1) = 1, and phi is largest at w = shape / rate,
     below 1 where A >= 0 and above 1 where A < 0. It keeps token-level credit; shape and rate go by the sign of each token's A.
     Over thousands of tokens w leaves the neighbourhood of 1 quickly, and phi with it: watch `sequence_weight`. As in TRL a
-    token's |log r| counts for at most 20 nats, and log w lies between log 1e-8 and 20. Native reduction: the token mean.
+    token's |log r| counts for at most 20 nats, and log w lies between log 1e-8 and 20. Where TRL corrects for the sampler, it
+    multiplies that ratio into w; here `model.correction` multiplies the loss instead. Native reduction: the token mean.
 
     Args:
         shape_positive: power of w where A >= 0; at least 0, larger damps w < 1 more.
