@@ -137,6 +137,13 @@ class Toggles(ZeroVariance):
         return replace(batch, loss_mask_BT=~batch.loss_mask_BT & batch.attention_mask_BT)
 
 
+class RevivesTruncated(ZeroVariance):
+    """Takes the prompts of cut answers into the mask."""
+
+    def apply(self, batch: RolloutBatch) -> RolloutBatch:
+        return replace(batch, loss_mask_BT=batch.loss_mask_BT | (batch.truncated_B[:, None] & batch.attention_mask_BT))
+
+
 class LocalQuantile(Constant):
     """Keeps the tokens above the median of this rank's: a statistic without a collective."""
 
@@ -197,6 +204,8 @@ def test_other_defects_are_caught() -> None:
         check_correction(Enlarges())
     with pytest.raises(AssertionError, match="enlarged"):
         check_filter(Toggles())
+    with pytest.raises(AssertionError, match="enlarged"):
+        check_filter(RevivesTruncated())
     with pytest.raises(AssertionError, match="carries a gradient"):
         check_weighting(Gradual())
     with pytest.raises(AssertionError, match="2 ranks"):

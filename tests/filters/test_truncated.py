@@ -37,7 +37,7 @@ def test_keeps_groups_with_a_finished_and_judged_answer() -> None:
 
 
 def test_without_cut_answers_nothing_changes() -> None:
-    batch = mixed().batch
+    batch = cut(mixed().batch, [])
     assert torch.equal(Truncated().apply(batch).loss_mask_BT, batch.loss_mask_BT)
     assert bool(Truncated().keep_groups(batch).all())
 

@@ -133,7 +133,7 @@ def scored(batch: RolloutBatch, advantages: Sequence[float], *, dtype: torch.dty
 
 
 def mixed(dtype: torch.dtype = torch.float64, seed: int = 1) -> Scored:
-    """Three groups of four: both signs, a group of equal rewards, a row without verdict, a row whose tokens are masked."""
+    """Three groups of four: both signs, equal rewards, a row without verdict, one without tokens in the mask, two cut ones."""
     batch = make_batch(
         [3, 5, 1, 2, 4, 4, 2, 6, 3, 1, 5, 2],
         rewards=[1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 1],
@@ -142,6 +142,7 @@ def mixed(dtype: torch.dtype = torch.float64, seed: int = 1) -> Scored:
         seed=seed,
     )
     advantages = [0.9, -0.9, -0.9, 0.9, 0, 0, 0, 0, 0.6, 0, -1.2, 0.6]
+    batch = replace(batch, truncated_B=(batch.sequence_ids_B == 1) | (batch.sequence_ids_B == 7))
     world = scored(batch, advantages, dtype=dtype, seed=seed + 1)
     return world.without(world.batch.sequence_ids_B == 3)
 
