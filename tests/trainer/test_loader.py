@@ -61,6 +61,11 @@ def test_state_at_a_boundary_is_small_and_names_the_next_step() -> None:
     assert next(iter(other)) == 10
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"got one of an earlier version"):
+        loader().restore({"step": 1, "position": 0, "buffers": None}, Ranks())
+
+
 def test_a_buffer_of_another_number_of_ranks_is_refused() -> None:
     one = loader()
     next(iter(one))

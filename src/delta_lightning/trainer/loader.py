@@ -50,6 +50,11 @@ class RolloutLoader:
 
     def restore(self, state: dict[str, Any], ranks: Ranks) -> None:
         """The inverse of `state`, buffers in main memory. Raises `ConfigError` for a buffer of another number of ranks."""
+        if "drawn" not in state:
+            raise ConfigError(
+                "ckpt_path", wanted="a checkpoint that counts the prompts drawn", got="one of an earlier version",
+                remedy="Export its model and begin a new run from it.",
+            )  # fmt: skip
         self.step, self.position, self.drawn, self.buffer = state["step"], state["position"], state["drawn"], None
         buffers = state["buffers"]
         if buffers is None:
