@@ -12,7 +12,8 @@ CASES = [
     (
         {"loss": "GSPO", "credit": "Delta"},
         "model.credit: wanted sequence-level credit, since GSPO keeps only the mean of a sequence, got Delta. "
-        "Use --model.credit=Uniform, SequenceMean around it, or a loss that keeps token credit, such as GSPOToken or ClippedSurrogate.",
+        "Use --model.credit=Uniform, SequenceMean around it, or a loss that keeps token credit, such as GSPOToken or "
+        "ClippedSurrogate.",
     ),
     ({"loss": "GMPO", "weighting": "FIPO"}, "model.weighting: wanted Constant, since GMPO keeps only the mean of a sequence"),
     ({"loss": "LUSPO", "estimator": "OptimalTokenBaseline"}, "model.advantage: wanted one advantage per response"),
