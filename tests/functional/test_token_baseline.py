@@ -34,6 +34,19 @@ def test_the_nth_trained_tokens_meet_whatever_their_column() -> None:
     assert got[1].tolist() == pytest.approx([0, -first, 0, -second])
 
 
+@pytest.mark.parametrize("eps", [0.0, 1e-8])
+def test_answers_alike_in_reward_that_last_longest_have_no_sign(eps: float) -> None:
+    """Past the wrong answer's end all are right: what is left of 1 - B is rounding, whose sign follows the order of a sum."""
+    count, length = 7, 40
+    rewards_B = torch.tensor([0.7] * (count - 1) + [0.0])
+    mask_BT = torch.ones(count, length, dtype=torch.bool)
+    mask_BT[-1, 3:] = False
+    energy_BT = torch.rand(count, length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    groups_B, valid_B = torch.zeros(count, dtype=torch.int64), torch.ones(count).bool()
+    got = token_baseline_advantages(rewards_B, groups_B, valid_B, mask_BT, energy_BT, eps=eps)
+    assert not bool(got[:, 3:].any()) and bool((got[:-1, :3] > 0).all()) and bool((got[-1, :3] < 0).all())
+
+
 def test_energy_outside_the_mask_may_be_anything() -> None:
     rewards_B, groups_B, valid_B = torch.tensor([1.0, 0.0]), torch.zeros(2, dtype=torch.int64), torch.ones(2).bool()
     mask_BT = torch.tensor([[False, True], [False, True]])

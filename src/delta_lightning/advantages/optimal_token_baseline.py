@@ -29,9 +29,10 @@ class OptimalTokenBaseline(AdvantageEstimator):
     response refuse this estimator. It costs the scoring pass before it (which is made anyway) and one more sum over the
     vocabulary.
 
-    Exactly 0: groups of equal rewards (within 1e-6 of their mean), groups with fewer than two verdicts, rows without one, and
-    everything outside the mask. `eps` draws B_t to the group's mean where hardly any gradient has been gathered; in verl it
-    draws B_t to 0.
+    Exactly 0: groups of equal rewards (within 1e-6 of their mean), groups with fewer than two verdicts, rows without one,
+    everything outside the mask, and whatever is below 1e-6: where all responses that are that long have one reward, rounding
+    would choose a sign. `eps` draws B_t to the group's mean where hardly any gradient has been gathered; in verl it draws B_t
+    to 0. verl can also weigh W by squared importance weights; here it is not weighted.
 
     Args:
         eps: added to the sum of W, which is in units of a squared probability; at least 0.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from delta_lightning.functional.advantages import group_statistics, snapped_deviations
+from delta_lightning.functional.advantages import TIE, group_statistics, snapped_deviations
 
 
 def gradient_energy(logprobs_BT: Tensor, sum_p_squared_BT: Tensor) -> Tensor:
@@ -31,7 +31,8 @@ def token_baseline_advantages(
     """A = R - B_t, B_t = sum_i W_it R_i / (sum_i W_it + eps), W_it = energy of response i up to its t-th trained token.
 
     The sums run over the responses of a group that have a t-th trained token. [B, T] float64, 0 outside the mask, in rows
-    that are not valid, and in groups whose rewards are all equal (`TIE`).
+    that are not valid, in groups whose rewards are all equal (`TIE`), and where the formula gives less than `TIE`: of
+    responses that are right alike, those that last longest leave a residue of `eps` and of rounding, which is no signal.
 
     Args:
         energy_BT: at least 0; read where the mask is True. eps: at least 0.
@@ -54,5 +55,6 @@ def token_baseline_advantages(
     advantages_N = deviations_N - shift_N
     alone_N = present_N == 1
     advantages_N = torch.where(alone_N, 0.0 if keep_tail else deviations_N + mean_N, advantages_N)
-    advantages_N = torch.where(group.tied_P[group.index_B][row_N], 0.0, advantages_N)
+    silent_N = group.tied_P[group.index_B][row_N] | (advantages_N.abs() < TIE)
+    advantages_N = torch.where(silent_N, 0.0, advantages_N)
     return torch.zeros_like(mask_BT, dtype=torch.float64).masked_scatter(mask_BT, advantages_N)
