@@ -10,6 +10,7 @@ import torch
 from delta_lightning.ablation.gradients import gradient_products
 from delta_lightning.ablation.replay import replay
 from delta_lightning.credit import Delta, Uniform
+from delta_lightning.errors import RunError
 from delta_lightning.functional.agreement import cosines
 from delta_lightning.interfaces import TokenWeighting
 from delta_lightning.trainer.step import Parts
@@ -55,6 +56,16 @@ def test_no_gradient_is_left_in_the_model() -> None:
     model = tiny_model()
     products(StepSetup(), model=model)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_gradient_that_is_not_finite_is_no_cosine() -> None:
+    model, setup = tiny_model(dtype=F64), StepSetup()
+    scored, micro = scored_batch(model, setup)
+    _, experiences = replay(scored, ASSIGNERS)
+    huge = torch.full_like(experiences["d"].correction_BT, 1e300, dtype=F64)
+    experiences["d"] = replace(experiences["d"], correction_BT=huge * experiences["d"].batch.loss_mask_BT)
+    with pytest.raises(RunError, match="the policy gradient under d is not finite"):
+        gradient_products(experiences, scored.view, micro, setup.parts(), setup.scorer(model), budget_bytes=1e9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,16 @@ def test_another_temperature_is_refused(recording: Recording) -> None:
         recording.check_temperature(1.0)
 
 
+def test_settings_that_shaped_the_rows_are_refused(recording: Recording) -> None:
+    made = {"filters": [], "micro_batches": 2, "loss": {"class_path": "a.B"}}
+    recording.check_settings(made, made | {"loss": {"class_path": "a.C"}, "shaping": []})
+    narrow = {"class_path": "x.AccuracyRange", "init_args": {"low": 0.4}}
+    with pytest.raises(ConfigError, match=r"model.filters: wanted \[\], with which.*got \[AccuracyRange\(low=0.4\)\]"):
+        recording.check_settings(made, made | {"filters": [narrow]})
+    with pytest.raises(ConfigError, match=r"model.micro_batches: wanted 2, with which"):
+        recording.check_settings(made, made | {"micro_batches": 4})
+
+
 def test_files_that_are_none(recording: Recording, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing there"):
         Recording.load(tmp_path / "none.pt")

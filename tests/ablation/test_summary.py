@@ -33,6 +33,15 @@ def test_agreement_is_over_tokens_with_an_advantage() -> None:
     assert found["spearman"]["negative"][0] == [1.0, 1.0, None]
 
 
+def test_rounding_neither_agrees_nor_orders_strings() -> None:
+    """A constant of float32 arithmetic: its last bits rank nothing."""
+    noise = [0.923 * (1 + k * 6e-8) for k in (0, 1, -1, 2, -2, 1, 0, -1)]
+    found = report(hand_made(graded=GRADED, constant=noise), min_count=1)
+    assert found["spearman"]["signal"][1] == [None, None]
+    tokens = found["assigners"]["constant"]["tokens"]["signal"]
+    assert len({row["mean"] for row in tokens["top"] + tokens["bottom"]}) == 1
+
+
 def test_gradients() -> None:
     found = report(hand_made(a=GRADED, b=GRADED), [[4.0, -1.0], [-1.0, 1.0]])
     assert found["gradient_cosine"] == [[1.0, -0.5], [-0.5, 1.0]]

@@ -27,6 +27,20 @@ def test_tokens() -> None:
     assert rows == [["`'a'`", "2.000", "4", "`'b'`", "0.500", "2"]]
 
 
+def test_sides_are_not_mixed_where_people_look_first() -> None:
+    """Surprise against DelTA on a tiny model: +0.8 on one side, -0.8 on the other, 0.02 over both."""
+    found = report(hand_made(a=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1.0, 1.0], b=[1.0, 2.0, 3.0, 4.0, 6.0, 5.0, 1.0, 1.0]))
+    one, other = terminal(found).split("rank correlation of coefficients, ")[1:]
+    assert one.startswith("tokens with A > 0") and "-1.000" not in one
+    assert other.startswith("tokens with A < 0") and other.count("-1.000") == 2
+    written = page(found)
+    assert (
+        written.index("### Tokens with A > 0")
+        < written.index("### Tokens with A < 0")
+        < written.index("### Tokens with A != 0")
+    )
+
+
 def test_terminal_and_page_hold_every_assigner() -> None:
     said, written = terminal(SUMMARY), page(SUMMARY)
     for text in (said, written):

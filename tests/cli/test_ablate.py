@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from delta_lightning.cli.ablate import each_appends
+from delta_lightning.errors import RunError
 from support.cli import Invoke, Outcome
 
 FAST = (
@@ -17,12 +18,10 @@ FAST = (
     "--model.completions_per_prompt=4", "--model.sampling.max_new_tokens=6", "--sizes.min_count=1",
 )  # fmt: skip
 CONFIGS = Path(__file__).parents[2] / "configs"
-# The published rows of DelTA that one rank can tell apart.
-DELTA_OVERLAYS = [
-    path
+OVERLAYS = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["model"].get("credit")
     for path in sorted((CONFIGS / "ablation").glob("*.yaml"))
-    if path.stem != "scope_rank" and "class_path: Delta\n" in path.read_text(encoding="utf-8")
-]
+}
 FILES = {"report.json", "report.md", "report.png", "answers.html", "rollouts.pt", "config.yaml", "provenance.json"}
 
 
@@ -71,6 +70,9 @@ def test_files_determinism_and_replay(ablate: Invoke, invoke: Invoke, tmp_path: 
     named = json.loads((tmp_path / "d" / "report.json").read_text(encoding="utf-8"))
     assert named["labels"] == ["u", "d"]
     assert named["assigners"]["d"]["coefficient"]["all"]["quantiles"] == delta["coefficient"]["all"]["quantiles"]
+
+    filtered = ablate("f", "--model.filters=[{class_path: Truncated}]", f"--rollouts={tmp_path / 'a' / 'rollouts.pt'}")
+    assert filtered.code == 2 and "model.filters: wanted []" in filtered.err and not (tmp_path / "f").exists()
 
     refused = ablate("e", "--model.backbone.seed=3", f"--rollouts={tmp_path / 'a' / 'rollouts.pt'}")
     assert refused.code == 2 and report["rollouts"]["weights"]["sha256"][:12] in refused.err and "norm" in refused.err
@@ -135,18 +137,61 @@ def test_an_assigner_that_the_loss_cannot_use_is_refused(
     assert done.code == 2 and "error: assigners, Delta (model.credit): wanted" in done.err, done.err
 
 
+def test_the_credit_of_the_config_plays_no_part(ablate: Invoke, tmp_path: Path) -> None:
+    """A loss that erases token credit refuses Delta, the default of model.credit, but not an ablation of others."""
+    done = ablate("a", "--model.loss=GSPO", "--assigners=[Uniform, {class_path: SequenceMean}]")
+    assert done.code == 0, done.err
+    kept = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text(encoding="utf-8"))["model"]["credit"]
+    assert kept["class_path"].endswith("Delta")
+    refused = ablate("b", "--model.loss=GSPO", "--assigners=[Delta]")
+    assert refused.code == 2 and "assigners, Delta" in refused.err and "Use --assigners=Uniform" in refused.err
+
+
+def test_rollouts_outlive_a_failure(ablate: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from delta_lightning.ablation import module
+
+    def fail(*args: object, **options: object) -> None:
+        raise RunError("no gradient today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "gradient_products", fail)
+        done = ablate("a", "--assigners=[Uniform]")
+    assert done.code != 0 and "no gradient today" in done.err and f"--rollouts={tmp_path / 'a' / 'rollouts.pt'}" in done.err
+    again = ablate("b", "--assigners=[Uniform]", f"--rollouts={tmp_path / 'a' / 'rollouts.pt'}")
+    assert again.code == 0, again.err
+
+
+def test_controls_are_among_the_defaults(ablate: Invoke, tmp_path: Path) -> None:
+    assert ablate("a").code == 0
+    report = json.loads((tmp_path / "a" / "report.json").read_text(encoding="utf-8"))
+    assert report["labels"] == [
+        "Uniform", "Delta", "Delta(refinements=0)", "Shuffle(Delta)", "SequenceMean(Delta)", "Random", "EntropyTopK",
+    ]  # fmt: skip
+    delta, shuffled = (report["assigners"][label]["coefficient"]["positive"] for label in ("Delta", "Shuffle(Delta)"))
+    assert delta["quantiles"] == shuffled["quantiles"]
+
+
+def test_shipped_controls_are_those_of_the_overlays() -> None:
+    listed = yaml.safe_load((CONFIGS / "ablate" / "controls.yaml").read_text(encoding="utf-8"))["assigners"]
+    assert (listed.pop("uniform"), listed.pop("delta")) == ({"class_path": "Uniform"}, {"class_path": "Delta"})
+    assert listed == {name: OVERLAYS[name] for name in listed}
+
+
 def test_the_shipped_list_is_that_of_the_overlays() -> None:
+    """The published rows of DelTA that one rank can tell apart."""
     listed = yaml.safe_load((CONFIGS / "ablate" / "delta.yaml").read_text(encoding="utf-8"))["assigners"]
-    overlays = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["model"] for path in DELTA_OVERLAYS}
     assert listed.pop("uniform") == {"class_path": "Uniform"}
-    assert listed == {name: model["credit"] for name, model in overlays.items()}
+    published = {name: credit for name, credit in OVERLAYS.items() if credit is not None and credit["class_path"] == "Delta"}
+    assert published.pop("scope_rank") and listed == published
 
 
-def test_the_shipped_list_runs(ablate: Invoke, tmp_path: Path) -> None:
-    done = ablate("a", f"--config={CONFIGS / 'ablate' / 'delta.yaml'}")
+@pytest.mark.parametrize("name", ["delta", "controls"])
+def test_shipped_lists_run(name: str, ablate: Invoke, tmp_path: Path) -> None:
+    path = CONFIGS / "ablate" / f"{name}.yaml"
+    done = ablate("a", f"--config={path}")
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "a" / "report.json").read_text(encoding="utf-8"))
-    assert len(report["labels"]) == len(DELTA_OVERLAYS) + 1
+    assert report["labels"] == list(yaml.safe_load(path.read_text(encoding="utf-8"))["assigners"])
     assert all(one["gradient_norm"] > 0 for one in report["assigners"].values())
 
 

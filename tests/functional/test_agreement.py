@@ -17,6 +17,8 @@ from delta_lightning.functional.agreement import (
     effective_share,
     histogram,
     quantiles,
+    rank_correlations,
+    settled,
     spearman,
 )
 
@@ -51,6 +53,28 @@ def test_spearman_known_values() -> None:
     # ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5
     assert spearman(a, torch.tensor([1.0, 2.0, 3.0, 4.0])) == pytest.approx(4.5 / math.sqrt(4.5 * 5), abs=1e-15)
     assert spearman(a, torch.ones(4)) is None and spearman(a[:0], a[:0]) is None and spearman(a[:1], a[:1]) is None
+
+
+def test_rank_correlations_are_those_of_each_pair() -> None:
+    vectors = [torch.tensor(values) for values in ([1.0, 2.0, 2.0, 3.0], [4.0, 1.0, 1.0, 9.0], [5.0] * 4, [3.0, 1.0, 2.0, 0.0])]
+    got = rank_correlations(vectors)
+    for i, a in enumerate(vectors):
+        for j, b in enumerate(vectors):
+            assert got[i][j] == (None if 2 in (i, j) else pytest.approx(spearman(a, b), abs=1e-15)), (i, j)
+    assert rank_correlations([torch.zeros(0)] * 2) == [[None] * 2] * 2
+
+
+@pytest.mark.parametrize("value", [1.0, 1 + 2.0**-21, 0.923, 7e-9, -3.3e5])
+def test_a_constant_but_for_rounding_has_no_ranks(value: float) -> None:
+    """Float32's last bits; the second value lies between two points of the grid."""
+    noisy = value * (1 + torch.tensor([0.0, 6e-8, -6e-8, 1.2e-7, -1.2e-7], dtype=torch.float64))
+    assert rank_correlations([settled(noisy), torch.arange(5.0)]) == [[None, None], [None, 1.0]]
+
+
+def test_what_rounding_parts_is_tied_and_what_differs_stays() -> None:
+    values = torch.tensor([1.0, 1 + 6e-8, 1.2, 1.2 - 6e-8, 1 + 1e-5, -40.0, 0.0], dtype=torch.float64)
+    assert average_ranks(settled(values)).tolist() == [3.5, 3.5, 6.5, 6.5, 5, 1, 2]
+    assert float((settled(values) - values).abs().max()) < 40 * 2.0**-20
 
 
 def test_effective_share() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from delta_lightning.errors import RunError
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, totals_of
 from delta_lightning.trainer.ranks import Ranks
@@ -55,6 +57,9 @@ def gradient_products(
         experiences: by label, on the rows of `view`, whose scores are those of theta_old. micro: rows of each micro-batch.
         budget_bytes: for the K gradients of a block; a single parameter may exceed it.
         tick: hears (passes done, passes in all).
+
+    Raises:
+        RunError: a gradient that is not finite, of which no norm and no cosine can be told.
     """
     parts = dataclasses.replace(parts, penalties=())
     tasks = [_task(experience, view, micro, parts) for experience in experiences.values()]
@@ -69,6 +74,9 @@ def gradient_products(
             tick(number * len(micro) + index + 1, len(blocks) * len(micro))
         for place in range(len(block)):
             gram_KK += _products([gradients[place] for gradients in held])
+    for label, square in zip(experiences, gram_KK.diagonal().tolist(), strict=True):
+        if not math.isfinite(square):
+            raise RunError(f"the policy gradient under {label} is not finite")
     return gram_KK
 
 

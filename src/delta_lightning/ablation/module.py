@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Request:
         assigners: by label. step: number of the rollout step, from 0: which prompts, and what schedules see.
         recording: rollouts to reuse, or None to sample. config: the resolved config as YAML, kept in a new recording.
         gradient_gib: memory for gradients, GiB (`gradient_products`). sizes: of what is written.
+        keep: is given a new recording as soon as it exists: what fails afterwards must not cost the sampling.
     """
 
     assigners: Mapping[str, CreditAssigner]
@@ -43,6 +44,7 @@ class Request:
     config: str
     gradient_gib: float
     sizes: Sizes
+    keep: Callable[[Recording], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +100,12 @@ class AblationModule(PolicyModule):
         groups = self.plan.cut.num_groups
         stream = self.data.stream(step * groups, groups, seed=self.plan.seed)
         batch, micro = make_batch(step, stream, self.parts, self.plan, tools, MetricBook())
-        return Recording(
+        recording = Recording(
             batch=batch.to("cpu"), micro=micro, step=step, seed=self.plan.seed, temperature=self.plan.sampling.temperature,
             weights=present, versions=provenance()["versions"], config=request.config,
         )  # fmt: skip
+        request.keep(recording)
+        return recording
 
     def _needs(self, request: Request) -> frozenset[Need]:
         """What one scoring pass must compute for all assigners, and for the loss; penalties are no part of an ablation."""
@@ -131,7 +135,7 @@ class AblationModule(PolicyModule):
             described={label: repr(assigner) for label, assigner in request.assigners.items()},
         )  # fmt: skip
         page = answers_page(
-            replayed, scored.view.batch.to("cpu"), answers=sizes.answers, strings=strings.__getitem__,
+            replayed, scored.view.batch.to("cpu"), sizes=sizes, strings=strings.__getitem__,
             decode=lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=False)),
         )  # fmt: skip
         return Findings(summary=summary, answers=page, recording=recording)
@@ -145,8 +149,9 @@ def check_assigners(module: PolicyModule, assigners: Mapping[str, CreditAssigner
             check_model_config(parts, module.plan, max_grad_norm=module.max_grad_norm)
         except ConfigError as error:
             raise ConfigError(
-                f"assigners, {label} ({error.what})", wanted=error.wanted, got=error.got, remedy=error.remedy
-            ) from error
+                f"assigners, {label} ({error.what})", wanted=error.wanted, got=error.got,
+                remedy=error.remedy.replace("--model.credit", "--assigners"),
+            ) from error  # fmt: skip
 
 
 def _facts(recording: Recording) -> dict[str, Any]:

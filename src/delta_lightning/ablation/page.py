@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from delta_lightning.ablation.replay import Replay
+from delta_lightning.ablation.summary import Sizes
 from delta_lightning.functional.agreement import quantiles
 from delta_lightning.types import RolloutBatch
 
+SIDES = {1: "positive", -1: "negative"}  # by sign of A
 STRONGEST = 0.98  # quantile of the distance from the assigner's mean at which the colour is full
 STYLE = """
 :root { color-scheme: light; }
@@ -25,46 +28,53 @@ h3 { font-size: .85rem; margin: .9rem 0 .2rem; color: #555; font-weight: 600; }
 """
 
 
+Scale = tuple[float, float]  # mean, and the distance from it at which the colour is full
+NO_SCALE: Scale = (0.0, 0.0)  # of tokens with A = 0, beside others that an estimator gives an advantage: white
+
+
 def answers_page(
-    replayed: Replay, batch: RolloutBatch, *, answers: int, strings: Callable[[int], str], decode: Callable[[list[int]], str]
+    replayed: Replay, batch: RolloutBatch, *, sizes: Sizes, strings: Callable[[int], str], decode: Callable[[list[int]], str]
 ) -> str:
     """The HTML page.
 
     Blue tokens have more than the assigner's mean coefficient over the tokens of their side (A > 0 or A < 0), red ones less,
     white ones the mean: what an assigner gives to a whole side stands in numbers above the answer and hides no token. Each
     assigner and side has its own scale, so that a narrow range can be seen too. Hovering over a token shows its coefficient
-    and its probability under theta_old.
+    and its probability under theta_old. Of a long answer the start is shown: every token is there once per assigner.
 
     Args:
-        replayed: tokens and coefficients. batch: the rows of all ranks. answers: how many are shown.
+        replayed: tokens and coefficients. batch: the rows of all ranks. sizes: how many answers, and how much of each.
         strings: token id -> text. decode: token ids -> text, for prompts.
     """
-    chosen = choose(replayed, batch, answers)
+    chosen = choose(replayed, batch, sizes.answers)
     scales = {
-        side: {label: _scale(values_N[replayed.side(side)]) for label, values_N in replayed.coefficients.items()}
-        for side in ("positive", "negative")
+        label: {sign: _scale(values_N[replayed.side(side)]) for sign, side in SIDES.items()}
+        for label, values_N in replayed.coefficients.items()
     }
-    parts = [_answer(replayed, batch, row, scales, strings, decode) for row in chosen]
+    parts = [_answer(replayed, batch, row, scales, sizes.answer_tokens, strings, decode) for row in chosen]
     key = "".join(f'<span style="{_colour(x)}">{text}</span>' for x, text in ((-1, "less"), (0, "mean"), (1, "more")))
     body = "\n".join(parts) or "<p>No answer has an advantage other than 0: there is nothing to credit.</p>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Token credit</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>Token credit on the same answers</h1>"
-        f'<p class="key">{key} than the mean coefficient that the assigner gives to answers of this sign of A; each '
+        f'<p class="key">{key} than the mean coefficient that the assigner gives to tokens of this sign of A; each '
         f"assigner and sign has its own scale. Hover over a token for its numbers.</p>\n{body}\n</body></html>\n"
     )
 
 
 def choose(replayed: Replay, batch: RolloutBatch, answers: int) -> list[int]:
-    """Rows to show: as many with A > 0 as with A < 0 where there are enough, alternating, in the order of sequence ids."""
+    """Rows to show: as many with A > 0 as with A < 0 where there are enough, alternating, in the order of sequence ids.
+
+    With an advantage per token, the first that is not 0 counts.
+    """
     row_of = {sequence: row for row, sequence in enumerate(batch.sequence_ids_B.tolist())}
-    found: dict[bool, list[int]] = {True: [], False: []}
-    seen: set[int] = set()
-    for sequence, advantage in zip(replayed.sequence_N.tolist(), replayed.advantage_N.tolist(), strict=True):
-        if advantage != 0 and sequence not in seen:
-            seen.add(sequence)
-            found[advantage > 0].append(row_of[sequence])
-    good, bad = found[True], found[False]
+    signal_N = replayed.side("signal")
+    advantage_M = replayed.advantage_N[signal_N]
+    ids_U, inverse_M = torch.unique(replayed.sequence_N[signal_N], return_inverse=True)
+    places_M = torch.arange(len(inverse_M))
+    first_U = torch.zeros_like(ids_U).scatter_reduce(0, inverse_M, places_M, reduce="amin", include_self=False)
+    positive_U = advantage_M[first_U] > 0
+    good, bad = ([row_of[one] for one in ids_U[side_U].tolist()] for side_U in (positive_U, ~positive_U))
     half = max(answers - len(bad), (answers + 1) // 2)
     good, bad = good[:half], bad[: answers - len(good[:half])]
     mixed = [row for pair in zip(good, bad, strict=False) for row in pair]
@@ -75,37 +85,53 @@ def _answer(
     replayed: Replay,
     batch: RolloutBatch,
     row: int,
-    scales: dict[str, dict[str, tuple[float, float]]],
+    scales: Mapping[str, Mapping[int, Scale]],
+    limit: int,
     strings: Callable[[int], str],
     decode: Callable[[list[int]], str],
 ) -> str:
     sequence = int(batch.sequence_ids_B[row])
-    here_N = replayed.sequence_N == sequence
-    advantage = float(replayed.advantage_N[here_N][0])
-    first = int(batch.prompt_lengths_B[row])
-    reward = float(batch.rewards_B[row])
+    all_n = (replayed.sequence_N == sequence).nonzero()[:, 0]
+    here_n, more = all_n[:limit], len(all_n[limit:])
+    advantages = replayed.advantage_N[all_n]
+    low, high = float(advantages.min()), float(advantages.max())
+    advantage = f"advantage {low:+.3f}" if low == high else f"advantages from {low:+.3f} to {high:+.3f}"
+    prompt = decode(batch.token_ids_BT[row, : int(batch.prompt_lengths_B[row])].tolist())
     parts = [
-        f"<h2>Answer {sequence}: reward {reward:g}, advantage {advantage:+.3f}</h2>",
-        f'<div class="prompt">{html.escape(decode(batch.token_ids_BT[row, :first].tolist()))}</div>',
+        f"<h2>Answer {sequence}: reward {float(batch.rewards_B[row]):g}, {advantage}</h2>",
+        f'<div class="prompt">{html.escape(prompt)}</div>',
     ]
-    tokens, logprobs_n = replayed.token_N[here_N].tolist(), replayed.logprob_N[here_N].tolist()
+    tokens, logprobs_n = replayed.token_N[here_n].tolist(), replayed.logprob_N[here_n].tolist()
+    signs_n = [int(sign) for sign in replayed.advantage_N[here_n].sign().tolist()]
+    rest = f"<em> … and {more} more tokens</em>" if more else ""
     for label, values_N in replayed.coefficients.items():
-        mean, spread = scales["positive" if advantage > 0 else "negative"][label]
+        scale = scales[label]
         spans = [
-            _span(strings(token), value, logprob, (value - mean) / spread if spread else 0.0)
-            for token, value, logprob in zip(tokens, values_N[here_N].tolist(), logprobs_n, strict=True)
+            _span(strings(token), value, logprob, _strength(value, scale.get(sign, NO_SCALE)))
+            for token, value, logprob, sign in zip(tokens, values_N[here_n].tolist(), logprobs_n, signs_n, strict=True)
         ]
-        about = f"mean {mean:.3f}, full colour at ±{spread:.3g}" if spread else f"{mean:.3f} everywhere"
-        parts.append(f'<h3>{html.escape(label)} ({about})</h3><div class="answer">{"".join(spans)}</div>')
+        about = "; ".join(_about(scale[sign], sign, alone=low * high > 0) for sign in SIDES if sign in signs_n)
+        parts.append(f'<h3>{html.escape(f"{label} ({about})")}</h3><div class="answer">{"".join(spans)}{rest}</div>')
     return "\n".join(parts)
 
 
+def _about(scale: Scale, sign: int, *, alone: bool) -> str:
+    mean, spread = scale
+    side = "" if alone else f"A {'>' if sign > 0 else '<'} 0: "
+    return side + (f"mean {mean:.3f}, full colour at ±{spread:.3g}" if spread else f"{mean:.3f} everywhere")
+
+
+def _strength(value: float, scale: Scale) -> float:
+    mean, spread = scale
+    return (value - mean) / spread if spread else 0.0
+
+
 def _span(text: str, value: float, logprob: float, strength: float) -> str:
-    title = html.escape(f"{text!r}  coefficient {value:.4g}  p {torch.tensor(logprob).exp().item():.3f}", quote=True)
+    title = html.escape(f"{text!r}  coefficient {value:.4g}  p {math.exp(logprob):.3f}", quote=True)
     return f'<span style="{_colour(strength)}" title="{title}">{html.escape(text)}</span>'
 
 
-def _scale(values_N: Tensor) -> tuple[float, float]:
+def _scale(values_N: Tensor) -> Scale:
     """Mean, and the distance from it that has the full colour; 0 if all values are (but for rounding) the same."""
     if not len(values_N):
         return 0.0, 0.0

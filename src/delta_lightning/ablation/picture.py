@@ -13,13 +13,17 @@ SIDES = (("positive", "C0", "A > 0"), ("negative", "C3", "A < 0"))
 
 
 def draw(summary: Mapping[str, Any], path: Path) -> None:
-    """Writes a PNG: a histogram per assigner, by side, above the matrices of rank correlation and gradient cosine."""
+    """Writes a PNG: a histogram per assigner, by side, above the rank correlations within each side and the gradient cosines.
+
+    Rank correlations over both sides together are left to the tables: they mix who is ranked high within a side with which
+    side is, and opposite agreements of the sides cancel in them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     labels = summary["labels"]
     size = 0.42 * len(labels) + 2.6
-    figure = Figure(figsize=(max(9.0, 2 * size + 2), 0.85 * len(labels) + size + 1), layout="constrained")
+    figure = Figure(figsize=(max(11.0, 3 * size + 1), 0.85 * len(labels) + size + 1), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[0.85 * len(labels) + 0.6, size])[:, 0]
     rows = above.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
@@ -29,8 +33,9 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
         rows[0].legend(loc="upper right", frameon=False, fontsize="small")
     rows[-1].set_xlabel("coefficient")
     above.suptitle("coefficients of trained tokens, share per bin of the tokens of a side (logarithmic)", fontsize="medium")
-    left, right = below.subplots(1, 2)
-    _matrix(left, labels, summary["spearman"]["signal"], "rank correlation, tokens with A ≠ 0", names=True)
+    left, middle, right = below.subplots(1, 3)
+    _matrix(left, labels, summary["spearman"]["positive"], "rank correlation, A > 0", names=True)
+    _matrix(middle, labels, summary["spearman"]["negative"], "rank correlation, A < 0", names=False)
     _matrix(right, labels, summary["gradient_cosine"], "cosine of policy gradients", names=False)
     figure.savefig(path, dpi=110, format="png")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from delta_lightning.trainer.callbacks.atomic import whole
 from delta_lightning.types import RolloutBatch
 
 FORMAT = 1
+SETTLED = (  # settings of the model that had their effect when the recording was made
+    "verifier", "shaping", "filters", "sampling", "prompts_per_step", "completions_per_prompt", "updates_per_step",
+    "micro_batches", "refill_rounds",
+)  # fmt: skip
 HASHED_AT_ONCE = 1 << 24  # bytes of a tensor that are copied to main memory at a time
 
 
@@ -117,6 +122,19 @@ class Recording:
                 got=f"{temperature:g}", remedy="Set it back, or leave --rollouts out to sample anew.",
             )  # fmt: skip
 
+    def check_settings(self, recorded: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+        """Refuses settings of the model that a replay cannot follow: they shaped the recorded rows. Raises `ConfigError`.
+
+        Args:
+            recorded, present: the section `model` of the recording's config, and of the present one.
+        """
+        for name in SETTLED:
+            if name in recorded and recorded[name] != present[name]:
+                raise ConfigError(
+                    f"model.{name}", wanted=f"{_plain(recorded[name])}, with which the recording was made",
+                    got=_plain(present[name]), remedy="Set it back, or leave --rollouts out to sample anew.",
+                )  # fmt: skip
+
     def check_weights(self, present: Fingerprint) -> None:
         """Refuses other weights than those that sampled. Raises `ConfigError`."""
         if present.sha256 != self.weights.sha256:
@@ -124,3 +142,11 @@ class Recording:
                 "--rollouts", wanted=f"the weights that sampled the recording, {self.weights}", got=f"{present}",
                 remedy="Give the same config and --ckpt_path as then, or leave --rollouts out to sample anew.",
             )  # fmt: skip
+
+
+def _plain(value: Any) -> str:
+    """A setting in one line: classes by their names, arguments behind them."""
+    if isinstance(value, Mapping) and "class_path" in value:
+        name, fields = str(value["class_path"]).rpartition(".")[2], value.get("init_args") or {}
+        return f"{name}({', '.join(f'{key}={_plain(one)}' for key, one in fields.items())})"
+    return "[" + ", ".join(map(_plain, value)) + "]" if isinstance(value, list) else str(value)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from delta_lightning.ablation.replay import Replay
 from delta_lightning.errors import require
-from delta_lightning.functional.agreement import QUANTILES, cosines, effective_share, histogram, quantiles, spearman
+from delta_lightning.functional.agreement import (
+    QUANTILES,
+    cosines,
+    effective_share,
+    histogram,
+    quantiles,
+    rank_correlations,
+    settled,
+)
 
 FORMAT = 1
 DIGITS = 9  # significant digits of every number in the file
@@ -28,15 +36,17 @@ class Sizes:
         top: strings in each list of top and bottom tokens.
         min_count: fewest occurrences with which a string enters these lists.
         answers: answers in the picture, half of them with positive advantage as far as there are any.
+        answer_tokens: tokens of each that are shown, from its start.
     """
 
     bins: int = 60
     top: int = 10
     min_count: int = 5
     answers: int = 6
+    answer_tokens: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("bins", "top", "min_count", "answers"):
+        for name in ("bins", "top", "min_count", "answers", "answer_tokens"):
             value = getattr(self, name)
             require(value >= 1, f"sizes.{name}", wanted="at least 1", got=value, remedy="Raise it.")
 
@@ -73,7 +83,10 @@ def summarise(
         "quantile_shares": list(QUANTILES),
         "histogram_edges": edges,
         "assigners": assigners,
-        "spearman": {name: _agreement(values, sides[name]) for name in ("signal", "positive", "negative")},
+        "spearman": {
+            name: rank_correlations([settled(value_N[sides[name]]) for value_N in values])
+            for name in ("signal", "positive", "negative")
+        },
         "gradient_cosine": cosines(gram_KK),
     }
     rounded: dict[str, Any] = _rounded(report)
@@ -92,7 +105,7 @@ def _assigner(
     found: dict[str, Any] = {
         "coefficient": {name: _distribution(values_N[sides[name]], edges) for name in SIDES},
         "tokens": {
-            name: _extremes(by_string(replayed.token_N[sides[name]], values_N[sides[name]], strings), sizes)
+            name: _extremes(by_string(replayed.token_N[sides[name]], settled(values_N[sides[name]]), strings), sizes)
             for name in ("signal", "positive", "negative")
         },
     }
@@ -133,16 +146,6 @@ def _edges(replayed: Replay, bins: int) -> list[float]:
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     return [float(f"{low + (high - low) * k / bins:.{DIGITS}g}") for k in range(bins + 1)]
-
-
-def _agreement(values: Sequence[Tensor], chosen_N: Tensor) -> list[list[float | None]]:
-    """Spearman's rank correlation of each pair; an assigner that is constant agrees with nobody, not even itself: None."""
-    kept = [value_N[chosen_N] for value_N in values]
-    found: list[list[float | None]] = [[None] * len(kept) for _ in kept]
-    for i, a_N in enumerate(kept):
-        for j in range(i, len(kept)):
-            found[i][j] = found[j][i] = spearman(a_N, kept[j])
-    return found
 
 
 def by_string(token_N: Tensor, values_N: Tensor, strings: Callable[[int], str]) -> list[tuple[str, float, int]]:

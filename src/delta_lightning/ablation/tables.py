@@ -47,11 +47,12 @@ def tokens_table(found: Mapping[str, Any]) -> Table:
 
 
 def terminal(summary: Mapping[str, Any]) -> str:
-    """Coefficients and both matrices."""
+    """Coefficients, rank correlations within each side, and gradient cosines."""
     labels = summary["labels"]
     parts = [
         ("coefficients of trained tokens", coefficients_table(summary)),
-        ("rank correlation of coefficients, tokens with A != 0", matrix_table(labels, summary["spearman"]["signal"])),
+        ("rank correlation of coefficients, tokens with A > 0", matrix_table(labels, summary["spearman"]["positive"])),
+        ("rank correlation of coefficients, tokens with A < 0", matrix_table(labels, summary["spearman"]["negative"])),
         ("cosine of policy gradients", matrix_table(labels, summary["gradient_cosine"])),
     ]
     return "\n\n".join(f"{title}\n{text_table([header, *rows])}" for title, (header, rows) in parts)
@@ -70,15 +71,17 @@ def page(summary: Mapping[str, Any]) -> str:
         f"Weights {rollouts['weights']['sha256'][:12]}.\n",
         "\n".join(assigners) + "\n",
         "## Coefficients\n",
-        "Over all trained tokens. Effective share: (sum s)^2 / (N sum s^2).\n",
+        "Over all trained tokens. Effective share of coefficients c: (sum c)^2 / (N sum c^2).\n",
         markdown_table(*coefficients_table(summary)),
         "## Rank correlation\n",
-        "Spearman's, average ranks for ties. `-`: one of the two is constant.\n",
+        "Spearman's, average ranks for ties; coefficients that agree to 20 bits are ties. `-`: one of the two is constant.\n",
     ]
-    titles = {"signal": "tokens with A != 0", "positive": "tokens with A > 0", "negative": "tokens with A < 0"}
+    titles = {"positive": "tokens with A > 0", "negative": "tokens with A < 0", "signal": "tokens with A != 0"}
     for side, title in titles.items():
         lines += [f"### {title[0].upper()}{title[1:]}\n", markdown_table(*matrix_table(labels, summary["spearman"][side]))]
     lines += [
+        "With both sides together, an assigner that weighs the sides unequally agrees with its own shuffle, and agreements of "
+        "opposite sign cancel: read the sides first.\n",
         "## Cosine of policy gradients\n",
         "All parameters, whole rollout batch, at theta_old, without penalties. `-`: a gradient is 0.\n",
         markdown_table(*matrix_table(labels, summary["gradient_cosine"])),

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -22,7 +24,7 @@ from delta_lightning.ablation.summary import Sizes
 from delta_lightning.ablation.tables import page, terminal
 from delta_lightning.cli import preflight, resume, run_folder
 from delta_lightning.cli.app import DeltaCLI, say
-from delta_lightning.credit import Delta, Uniform
+from delta_lightning.credit import Delta, EntropyTopK, Random, SequenceMean, Shuffle, Uniform
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.report.provenance import provenance
@@ -36,8 +38,17 @@ SINGLE = re.compile(r"--assigners=(?=[A-Za-z_][\w.]*$)")
 
 
 def default_assigners() -> dict[str, CreditAssigner]:
-    """What is compared when nothing is said: the baseline, the published method, and what takes it apart."""
-    return labelled([Uniform(), Delta(), Delta(refinements=0)])
+    """What is compared when nothing is said: the baseline, the published method, what takes it apart, and controls."""
+    return {
+        "Uniform": Uniform(),
+        "Delta": Delta(),
+        "Delta(refinements=0)": Delta(refinements=0),
+        "Shuffle(Delta)": Shuffle(assigner=Delta()),
+        "SequenceMean(Delta)": SequenceMean(assigner=Delta()),
+        "Random": Random(),
+        # Kept tokens count 1 and not 5: gradients point the same way, and the histograms' common axis shows the others too.
+        "EntropyTopK": EntropyTopK(denominator="all"),
+    }
 
 
 class AblationTrainer(Trainer):
@@ -62,7 +73,7 @@ class AblationTrainer(Trainer):
             model: the policy. datamodule: the prompts.
             ckpt_path: checkpoint of a run, whose policy samples and is scored; without it, the model as configured.
             weights_only: as in fit.
-            assigners: credit assigners, as a list or as a mapping of names; without it, a short default list.
+            assigners: credit assigners, as a list or as a mapping of names; without it, DelTA, its baseline and controls.
             rollouts: a recording (rollouts.pt) of an earlier ablation with the same weights, to be replayed.
             output: folder of the report, new or empty; {now} becomes the date and time.
             step: rollout step whose prompts are sampled, from 0; without it, the one after the checkpoint.
@@ -81,6 +92,7 @@ class AblateCLI(DeltaCLI):
     model: AblationModule
     assigners: dict[str, CreditAssigner]
     recording: Recording | None = None
+    text: str  # the resolved config as YAML
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -95,6 +107,13 @@ class AblateCLI(DeltaCLI):
             self.checkpoint = resume.read_checkpoint(settings.ckpt_path)
         self.folder = Path(settings.output.replace(run_folder.NOW, time.strftime("%Y%m%d-%H%M%S"))).absolute()
         settings["output"] = str(self.folder)
+        kept = settings.clone()
+        kept["output"] = OUTPUT  # so that the file starts the same ablation anew
+        self.text = str(self._parser(COMMAND).dump(kept, skip_unset=False, format="yaml"))
+        # The config's own credit plays no part, so it must not be refused beside a loss that some assigners suit.
+        settings["model"]["credit"] = Namespace(  # type: ignore[no-untyped-call]
+            class_path=f"{Uniform.__module__}.{Uniform.__name__}"
+        )
 
     def before_ablate(self) -> None:
         """Everything that can be refused is refused here, before a model loads."""
@@ -111,6 +130,8 @@ class AblateCLI(DeltaCLI):
         if settings.rollouts is not None:
             self.recording = Recording.load(settings.rollouts)
             self.recording.check_temperature(module.plan.sampling.temperature)
+            recorded, present = (yaml.safe_load(text)["model"] for text in (self.recording.config, self.text))
+            self.recording.check_settings(recorded, present)
             require(settings.step in (None, self.recording.step), "--step", wanted=f"{self.recording.step}, that of --rollouts",
                     got=settings.step, remedy="Leave it out.")  # fmt: skip
         preflight.check_inputs(module, self.datamodule, rank=0)
@@ -119,27 +140,26 @@ class AblateCLI(DeltaCLI):
         """Record or load, replay, write."""
         assert self.folder is not None
         trained = self.checkpoint.step // model.plan.cut.updates if self.checkpoint is not None else 0
-        kept = self.settings.clone()
-        kept["output"] = OUTPUT  # so that the file starts the same ablation anew
-        text = str(self._parser(COMMAND).dump(kept, skip_unset=False, format="yaml"))
+        rollouts = self.folder / ROLLOUTS
         model.request = Request(
             assigners=self.assigners, step=trained if options["step"] is None else options["step"], recording=self.recording,
-            config=text, gradient_gib=options["gradient_gib"], sizes=options["sizes"],
+            config=self.text, gradient_gib=options["gradient_gib"], sizes=options["sizes"],
+            keep=lambda recording: recording.save(rollouts),
         )  # fmt: skip
         try:
             self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
         finally:
             model.close()
+            if model.findings is None and rollouts.exists():
+                say(f"the rollouts are kept: --rollouts={rollouts}")
         if model.findings is None:
             raise RunError("the ablation ended before it found anything")
         found = model.findings
-        if self.recording is None:
-            found.recording.save(self.folder / ROLLOUTS)
         write(self.folder, {
             REPORT: json.dumps(found.summary, indent=1, ensure_ascii=False) + "\n",
             PAGE: page(found.summary),
             ANSWERS: found.answers,
-            run_folder.CONFIG: text,
+            run_folder.CONFIG: self.text,
             "provenance.json": json.dumps(provenance(seeds={"seed": found.recording.seed}), indent=1) + "\n",
         })  # fmt: skip
         with whole(self.folder / PICTURE, "the picture") as partial:

@@ -6,11 +6,13 @@ Everything is float64 and a pure function of its arguments; nothing here depends
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+SETTLED_BITS = 20  # about six digits: float32 holds 24 bits, of which sums and exponentials spoil a few
 
 
 def average_ranks(values_N: Tensor) -> Tensor:
@@ -21,13 +23,38 @@ def average_ranks(values_N: Tensor) -> Tensor:
     return ranks_U[inverse_N]
 
 
+def settled(values_N: Tensor) -> Tensor:
+    """Values whose first 20 bits say all: what rounding alone parts becomes equal, so that ranks do not rank rounding; float64.
+
+    All become the smallest where they span no more than 2^-20 of the largest magnitude: rounding to bits would part a
+    constant that lies between two grid points.
+    """
+    values_N = values_N.double()
+    if not values_N.numel():
+        return values_N
+    smallest, largest = values_N.aminmax()
+    if float(largest - smallest) <= float(values_N.abs().max()) * 2.0**-SETTLED_BITS:
+        return smallest.expand_as(values_N)
+    mantissa_N, exponent_N = torch.frexp(values_N)
+    return torch.ldexp((mantissa_N * 2.0**SETTLED_BITS).round(), exponent_N - SETTLED_BITS)
+
+
 def spearman(a_N: Tensor, b_N: Tensor) -> float | None:
     """Spearman's rank correlation, Pearson's correlation of average ranks; None where either side is constant or empty."""
-    if a_N.numel() < 2:
-        return None
-    x, y = (ranks - ranks.mean() for ranks in (average_ranks(a_N), average_ranks(b_N)))
-    norm = math.sqrt(float(x.square().sum()) * float(y.square().sum()))
-    return None if norm == 0 else max(-1.0, min(1.0, float((x * y).sum()) / norm))
+    return rank_correlations([a_N, b_N])[0][1]
+
+
+def rank_correlations(values: Sequence[Tensor]) -> list[list[float | None]]:
+    """`spearman` of every pair of K vectors, [K][K]; each vector is ranked once. None beside a constant, itself included."""
+    centred = [ranks - ranks.mean() for ranks in map(average_ranks, values)]
+    lengths = [math.sqrt(float(x.square().sum())) for x in centred]
+    found: list[list[float | None]] = [[None] * len(centred) for _ in centred]
+    for i, x in enumerate(centred):
+        for j in range(i, len(centred)):
+            if lengths[i] > 0 and lengths[j] > 0:
+                angle = float((x * centred[j]).sum()) / (lengths[i] * lengths[j])
+                found[i][j] = found[j][i] = 1.0 if i == j else max(-1.0, min(1.0, angle))
+    return found
 
 
 def effective_share(values_N: Tensor) -> float | None:
