@@ -123,3 +123,21 @@ def test_a_reward_that_is_not_a_number_does_not_spread(function: Callable[..., t
     assert got.dtype == torch.float32
     empty = function(torch.zeros(0), groups_B[:0], valid_B[:0])
     assert empty.shape == (0,)
+
+
+def test_a_reward_at_the_mean_has_no_sign() -> None:
+    """0.1, 0.2 and 0.3 in float32: the one in the middle misses the mean by 2e-9, which would put it on a side."""
+    rewards_B, groups_B, valid_B = torch.tensor([0.1, 0.2, 0.3]), torch.zeros(3, dtype=torch.int64), torch.ones(3).bool()
+    for function in (group_standardise, group_centre, leave_one_out, over_mean):
+        got = function(rewards_B, groups_B, valid_B)
+        assert got[1] == 0 and got[0] < 0 < got[2], function.__name__
+
+
+@pytest.mark.parametrize("count", [3, 6, 7])
+def test_a_baseline_of_right_answers_only_leaves_them_no_sign(count: int) -> None:
+    """Wrong answers out of the loss have no weight: the baseline is 1, and 1 - 1 is not left to the order of a sum."""
+    rewards_B, groups_B = torch.tensor([1.0] * (count - 1) + [0.0]), torch.zeros(count, dtype=torch.int64)
+    weights_B = torch.rand(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    weights_B[-1] = 0
+    got = weighted_baseline(rewards_B, groups_B, torch.ones(count).bool(), weights_B)
+    assert got[:-1].tolist() == [0.0] * (count - 1) and got[-1] == -1

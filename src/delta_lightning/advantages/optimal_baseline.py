@@ -20,8 +20,8 @@ class OptimalBaseline(AdvantageEstimator):
     weight in b. OPO is meant for exactly on-policy training: one update per rollout step.
 
     Groups of equal rewards (within 1e-6 of their mean), groups with fewer than two verdicts and rows without one get
-    exactly 0; other code gives the reward itself to an answer without others. A group without any trained token falls back
-    to the plain mean. It has no fields.
+    exactly 0, and so do rewards within 1e-6 of b; other code gives the reward itself to an answer without others. A group
+    without any trained token falls back to the plain mean. It has no fields.
     """
 
     def advantages(self, view: StepView) -> Tensor:

@@ -1,8 +1,9 @@
 """Advantages from groups of rewards, by scatter over group ids: no loop over groups.
 
 Every function takes `rewards_B`, `group_ids_B` and `valid_B`, accumulates in float64 and returns [B] in the dtype of the
-rewards. Rows that are not valid get exactly 0 and enter no statistic; so do groups whose rewards are all equal (`TIE`), where
-rounding would otherwise leave a residue, and groups with fewer than two valid rows, which have nothing to compare.
+rewards. Rows that are not valid get exactly 0 and enter no statistic. Rewards within `TIE` of their group's mean, and of a
+weighted baseline, get exactly 0, where rounding would otherwise leave a residue and choose a sign: a group of equal rewards
+does, and one with fewer than two valid rows, which have nothing to compare.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ STD: Mapping[str, Callable[[GroupStatistics], Tensor]] = {"unbiased": unbiased_s
 
 
 def snapped_deviations(group: GroupStatistics) -> Tensor:
-    """Reward - mean, [B] float64, exactly 0 in groups whose rewards are all equal."""
-    return torch.where(group.tied_P[group.index_B], 0.0, group.deviations_B)
+    """Reward - mean, [B] float64, exactly 0 where it is below `TIE`: everywhere in groups whose rewards are all equal."""
+    return torch.where(group.deviations_B.abs() < TIE, 0.0, group.deviations_B)
 
 
 @torch.no_grad()
@@ -85,7 +86,7 @@ def group_standardise(
     group = group_statistics(rewards_B, group_ids_B, valid_B)
     # Fewer than two verdicts tie with themselves.
     scale_P = torch.where(group.tied_P, 0.0, 1 / (std(group) + eps))
-    return (group.deviations_B * scale_P[group.index_B]).to(rewards_B.dtype)
+    return (snapped_deviations(group) * scale_P[group.index_B]).to(rewards_B.dtype)
 
 
 @torch.no_grad()
@@ -123,7 +124,8 @@ def weighted_baseline(rewards_B: Tensor, group_ids_B: Tensor, valid_B: Tensor, w
     total_P = zeros_P.index_add(0, group.index_B, weights_B)
     shift_P = zeros_P.index_add(0, group.index_B, weights_B * deviations_B)
     shift_P = torch.where(total_P > 0, shift_P / torch.where(total_P > 0, total_P, 1.0), 0.0)
-    return ((deviations_B - shift_P[group.index_B]) * valid_B).to(rewards_B.dtype)
+    advantages_B = (deviations_B - shift_P[group.index_B]) * valid_B
+    return torch.where(advantages_B.abs() < TIE, 0.0, advantages_B).to(rewards_B.dtype)
 
 
 @torch.no_grad()
