@@ -47,7 +47,6 @@ class World:
     head_VD: Tensor
     mask_BS: Tensor
     advantages_B: Tensor
-    forwards: int = 0
     seconds: float = 0.0  # in forward passes
 
     @classmethod
@@ -68,7 +67,6 @@ class World:
 
     def forward(self, step: int = ROWS) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Rows, log-probabilities [n] and hidden states [n, D] of their tokens, micro-batch by micro-batch."""
-        self.forwards += 1
         start = 0
         for row in range(0, len(self.lengths), step):
             begin = clock(self.hidden_ND)
@@ -158,40 +156,65 @@ TOTALS: dict[str, Callable[[World], Tensor]] = {
 }
 
 
-def measure(world: World, repeats: int) -> dict[str, Any]:
-    """Medians of one size, in seconds."""
-    hidden = world.hidden_ND
-    target = torch.empty_like(hidden)
-    wide, narrow = View(world, "kept"), View(world, "kept", torch.bfloat16)
-    arms: dict[str, Callable[[], Any]] = {
-        "copy": lambda: target.copy_(hidden),
-        "read": lambda: hidden.sum(),
-        "credit": lambda: credit(wide),
-        "credit_bf16": lambda: credit(narrow),
-        "credit_written_out": lambda: written_out(wide),
-    } | {f"total_{name}": lambda arm=arm: arm(world) for name, arm in TOTALS.items()}
-    times: dict[str, list[float]] = {name: [] for name in arms}
-    for arm in arms.values():  # memory that is touched for the first time is slow
-        arm()
-    for _ in range(repeats):
-        for name, arm in arms.items():
-            world.seconds, world.forwards, begin = 0.0, 0, clock(hidden)
+class Case:
+    """One size: its arms, and the seconds that each took at each repeat."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.wide, self.narrow = world, View(world, "kept"), View(world, "kept", torch.bfloat16)
+        target = torch.empty_like(world.hidden_ND)
+        self.arms: dict[str, Callable[[], Any]] = {
+            "copy": lambda: target.copy_(world.hidden_ND),
+            "read": lambda: world.hidden_ND.sum(),
+            "credit": lambda: credit(self.wide),
+            "credit_bf16": lambda: credit(self.narrow),
+            "credit_written_out": lambda: written_out(self.wide),
+        } | {f"total_{name}": lambda arm=arm: arm(world) for name, arm in TOTALS.items()}
+        self.times: dict[str, list[float]] = {}
+
+    def turn(self) -> None:
+        """Every arm once."""
+        for name, arm in self.arms.items():
+            self.world.seconds, begin = 0.0, clock(self.world.hidden_ND)
             arm()
-            times[name].append(clock(hidden) - begin)
+            seconds = {name: clock(self.world.hidden_ND) - begin}
             if name.startswith("total_"):
-                times.setdefault(f"forward_{name[6:]}", []).append(world.seconds)
-                times.setdefault(f"own_{name[6:]}", []).append(times[name][-1] - world.seconds)
-    row: dict[str, Any] = {name: median(values) for name, values in times.items()}
-    mask = world.mask_BS
-    exact = exact_coefficients(wide)
-    got, rival, rounded = credit(wide)[mask], theirs(world)[mask], credit(narrow)[mask]
-    computed = ours(world, "recomputed")[mask]
-    return row | {
-        "tokens": len(hidden), "padded_tokens": mask.numel(),
-        "error": float((got - exact).abs().max()), "error_four_forward": float((rival - exact).abs().max()),
-        "difference_recomputed": float((got - computed).abs().max()), "difference_bf16": float((got - rounded).abs().max()),
-        "mean_difference_bf16": float((got - rounded).abs().mean()),
-    }  # fmt: skip
+                seconds[f"forward_{name[6:]}"] = self.world.seconds
+                seconds[f"own_{name[6:]}"] = seconds[name] - self.world.seconds
+            for key, value in seconds.items():
+                self.times.setdefault(key, []).append(value)
+
+    def ratio(self, over: str, under: str, scale: float = 1.0) -> float:
+        """Median over repeats of the ratio within one repeat, over `scale`."""
+        return median(x / y for x, y in zip(self.times[over], self.times[under], strict=True)) / scale
+
+    def row(self) -> dict[str, Any]:
+        """A copy moves each byte twice, so one reading of the cache at its speed takes half as long."""
+        size = self.world.hidden_ND.numel() * 4
+        row: dict[str, Any] = {name: median(values) for name, values in self.times.items()}
+        for name in ("credit", "credit_written_out"):
+            row[f"{name}_over_1_read"], row[f"{name}_over_4_reads"] = self.ratio(name, "copy", 0.5), self.ratio(name, "copy", 2)
+        return row | {
+            "copy_gb_s": 2 * size / row["copy"] / 1e9,
+            "read_gb_s": size / row["read"] / 1e9,
+            "credit_bf16_over_4_reads": self.ratio("credit_bf16", "copy"),  # of half the bytes
+            "credit_over_4_sums": self.ratio("credit", "read", 4),
+            "four_forward_over_kept": self.ratio("total_four_forward", "total_kept"),
+            "four_forward_over_recomputed": self.ratio("total_four_forward", "total_recomputed"),
+            "own_four_forward_over_credit": self.ratio("own_four_forward", "credit"),
+        }
+
+    def agreement(self) -> dict[str, float]:
+        """Largest differences between coefficients."""
+        mask, world = self.world.mask_BS, self.world
+        exact = exact_coefficients(self.wide)
+        got, rounded = credit(self.wide)[mask], credit(self.narrow)[mask]
+        return {
+            "error": float((got - exact).abs().max()),
+            "error_four_forward": float((theirs(world)[mask] - exact).abs().max()),
+            "difference_recomputed": float((ours(world, "recomputed")[mask] - got).abs().max()),
+            "difference_bf16": float((rounded - got).abs().max()),
+            "mean_difference_bf16": float((rounded - got).abs().mean()),
+        }
 
 
 def exact_coefficients(view: View) -> Tensor:
@@ -241,28 +264,27 @@ def slope(rows: list[dict[str, Any]], key: str) -> float:
 def main(options: argparse.Namespace) -> None:
     start = os.getloadavg()
     sizes = [UNIT << k for k in range(options.sizes)]
-    rows, floor = [], WIDTH * 4
-    cases = [*((size, True, 0.0) for size in sizes), (sizes[-1], False, 0.0), (sizes[-1], True, 2.0)]
-    for tokens, padded, offset in cases:
-        world = World.make(tokens, padded=padded, offset=offset, vocabulary=options.vocabulary, device=options.device)
-        row = measure(world, options.repeats)
-        size = tokens * floor
-        row["copy_gb_s"], row["read_gb_s"] = 2 * size / row["copy"] / 1e9, size / row["read"] / 1e9
-        one = size / (row["copy_gb_s"] * 1e9)
-        for name in ("credit", "credit_written_out"):
-            row[f"{name}_over_1_read"], row[f"{name}_over_4_reads"] = row[name] / one, row[name] / one / 4
-        row["credit_over_4_sums"] = row["credit"] / row["read"] / 4
-        row["credit_bf16_over_4_reads"] = row["credit_bf16"] / one / 2
-        row["four_forward_over_kept"] = row["total_four_forward"] / row["total_kept"]
-        row["own_four_forward_over_credit"] = row["own_four_forward"] / row["credit"]
+    kinds = [*((size, True, 0.0) for size in sizes), (sizes[-2], False, 0.0), (sizes[-2], True, 2.0)]
+    shared = {"vocabulary": options.vocabulary, "device": options.device}
+    cases = [Case(World.make(tokens, padded=padded, offset=offset, **shared)) for tokens, padded, offset in kinds]
+    for turn in range(options.repeats + 1):
+        for case in cases:
+            case.turn()
+            if turn == 0:  # memory that is touched for the first time is slow
+                case.times = {}
+        print(f"turn {turn} of {options.repeats}, load {os.getloadavg()[0]:.1f}", flush=True)
+    rows = []
+    for (tokens, padded, offset), case in zip(kinds, cases, strict=True):
+        row = {"tokens": tokens, "padded": padded, "offset": offset, "padded_tokens": case.world.mask_BS.numel(), **case.row()}
+        rows.append(row | case.agreement())
         if padded and not offset:
-            row["cache_mib"] = size / 2**20
             for arm in TOTALS:
                 command = [sys.executable, __file__, "--memory", arm, str(tokens), "--device", options.device]
                 command += ["--vocabulary", str(options.vocabulary)]
                 plain = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-                row[f"{arm}_mib"] = float(subprocess.run(command, check=True, capture_output=True, text=True, env=plain).stdout)
-        rows.append(row | {"padded": padded, "offset": offset, "load": os.getloadavg()[0]})
+                done = subprocess.run(command, check=True, capture_output=True, text=True, env=plain)
+                rows[-1][f"{arm}_mib"] = float(done.stdout)
+            rows[-1]["cache_mib"] = tokens * WIDTH * 4 / 2**20
         print({key: f"{value:.3g}" for key, value in rows[-1].items()}, flush=True)
     times = [key for key in rows[0] if key.startswith(("credit", "total", "own", "forward")) and "over" not in key]
     result = {
@@ -280,8 +302,8 @@ def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--vocabulary", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--vocabulary", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--sizes", type=int, default=DOUBLINGS, help="how many sizes, each twice the one before")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     parser.add_argument("--memory", nargs=2)
