@@ -76,9 +76,7 @@ def _kept(
 ) -> set[int]:
     """Group ids of this rank in which the filters leave a trained token."""
     names = component_names(rollouts, tools.ranks)
-    if not rollouts:
-        return set()
-    whole = Cut(num_groups=1 + max(group for group, _ in rollouts), updates=1, micro=1)
+    whole = Cut(num_groups=1 + max((group for group, _ in rollouts), default=0), updates=1, micro=1)
     batch, _ = collate(rollouts, cut=whole, completions=completions, names=names)
     batch = drop_lonely_groups(batch) if completions > 1 else batch
     batch = filtered(shaped(batch, shaping), filters)
