@@ -16,8 +16,8 @@ from delta_lightning.report.provenance import provenance
 from delta_lightning.trainer.cache import HiddenCache
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from support.models import tiny_model  # noqa: E402
-from support.steps import StepSetup, make_buffer  # noqa: E402
+from support.models import tiny_model
+from support.steps import StepSetup, make_buffer
 
 SEEDS = 6
 PARTS = {

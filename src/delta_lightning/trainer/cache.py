@@ -32,7 +32,7 @@ class HiddenCache:
     Args:
         device_gib: beside the model, GiB; at least 0. host_gib: in main memory, GiB; at least 0.
         dtype: "model" keeps the model's own dtype, so nothing is lost; "bfloat16" halves a float32 model's cache. On small
-            random models that moved DelTA's coefficients by at most 0.005 (0.0001 in the mean), but single tokens by up to
+            random models that moved DelTA's coefficients by up to 0.0051 (0.0001 in the mean), but single tokens by up to
             0.13 with `TopKHiddenGradient`, and with hard gates from one end of the range to the other.
     """
 
