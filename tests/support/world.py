@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,9 @@ def run_ranks(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
 
 def _rank(rank: int, size: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    # Says to Lightning that ranks are launched from outside. Without it a trainer with several devices would launch the other
+    # ranks itself: by running this process's command line again, which is the whole test suite.
+    os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
     torch.save(function(*args), Path(folder, f"{rank}.pt"))
     dist.barrier()

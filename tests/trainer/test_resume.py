@@ -155,3 +155,13 @@ def test_statistics_shrink_the_mask_and_the_totals(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(PolicyModule, "training_step", step)
     fit(weighting=DropLongRows())
     assert len(seen) == STEPS * UPDATES * 2 and all(tokens == total for tokens, total in seen)
+
+
+def launches() -> bool:
+    trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
+    return trainer.strategy.launcher is not None
+
+
+def test_rank_processes_launch_no_others() -> None:
+    """Lightning would start a rank by running this command line again, the whole suite, and leave it behind."""
+    assert run_ranks(2, launches) == [False, False]
