@@ -170,7 +170,8 @@ class Verifier(ABC):
     """Judges one completion. Runs in worker processes: it must pickle and must not need torch.
 
     Laws: same input, same verdict (time-outs and remote judges excepted, and they say so); any string gives a verdict, never
-    an exception; the verifier's own failure is `Status.ERROR`, never a reward of 0.
+    an exception; the verifier's own failure is `Status.ERROR`, a service that is away `Status.UNAVAILABLE`, and neither ever
+    a reward of 0.
     """
 
     @abstractmethod
@@ -184,6 +185,22 @@ class Verifier(ABC):
     def refuse_reference(self, reference: Mapping[str, Any]) -> str | None:
         """Why this reference cannot be used (an answer that does not parse), or None. Called once a row, at load."""
         return None
+
+    def check(self) -> Sequence[str]:
+        """Refuse what cannot work on this machine: a package, sandbox or service that is missing.
+
+        Called once, in the trainer's process, before anything heavy loads. Returns lines for people: what it found, and what
+        that guarantees. Raises `ConfigError`.
+        """
+        return ()
+
+    def limit_seconds(self) -> float | None:
+        """Most seconds that the verifier's own time limits allow one `score`, None without any. The pool's must be longer."""
+        return None
+
+    def route(self, source: str) -> Verifier:
+        """What judges the problems of that data set: itself, unless it dispatches by source. Raises `ConfigError` for none."""
+        return self
 
     def warm_up(self) -> None:  # noqa: B027 -- a hook, not a duty
         """Import and build what is heavy. Called once in each worker process, before any time limit runs."""

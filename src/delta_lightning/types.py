@@ -39,6 +39,7 @@ class Status(Enum):
     NO_ANSWER = "no_answer"
     TIMEOUT = "timeout"
     ERROR = "error"  # ours: the verifier failed, which says nothing about the answer
+    UNAVAILABLE = "unavailable"  # the service behind the verifier is away, which says nothing about the answer either
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +98,12 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a verifier says of one completion. `reward` counts only where `status` is not ERROR.
+    """What a verifier says of one completion. `reward` counts only where `status` is neither ERROR nor UNAVAILABLE.
 
     Attributes:
         reward: scalar reward, in the verifier's own units (0 or 1 for the mathematics verifier).
         components: named parts of the reward, for multi-reward estimators and metrics.
+        measures: named numbers that are no part of the reward, such as the share of tests passed; their means are logged.
         reason: one line for people, never parsed.
         token_weights: one weight per token of the completion, from a process judge or from data; None without them.
     """
@@ -111,15 +113,17 @@ class Verdict:
     components: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     token_weights: Sequence[float] | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A prompt, one completion of it and its verdict."""
+    """A prompt, one completion of it and its verdict. `counts` is False where the verdict takes it out of the batch."""
 
     prompt: Prompt
     completion: Completion
     verdict: Verdict
+    counts: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.testing.laws import check_credit
 from delta_lightning.testing.views import ThreadRank, View, run_ranks
 from delta_lightning.testing.worlds import Scored, mixed
-from delta_lightning.trainer.collate import Cut, collate, component_names
+from delta_lightning.trainer.collate import Cut, collate, verdict_columns
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Completion, Prompt, Rollout, Status, Verdict
 from support.reference_credit import mean_one
@@ -79,18 +79,18 @@ def rollout(index: int, weights: list[float] | None) -> tuple[int, Rollout]:
 def test_weights_come_from_verdicts() -> None:
     rollouts = [rollout(0, [0.5, 1.0, 2.0]), rollout(1, None)]
     cut = Cut(num_groups=1, updates=1, micro=1)
-    batch, _ = collate(rollouts, cut=cut, completions=2, names=component_names(rollouts, Ranks()))
+    batch, _ = collate(rollouts, cut=cut, completions=2, columns=verdict_columns(rollouts, Ranks()))
     assert batch.component_names == () and batch.token_weights_BT is not None
     rows = {int(s): batch.token_weights_BT[row, 2:5].tolist() for row, s in enumerate(batch.sequence_ids_B)}
     assert rows == {0: [0.5, 1.0, 2.0], 1: [1.0, 1.0, 1.0]}
     alone = [rollout(1, None)]
-    assert collate(alone, cut=cut, completions=2, names=component_names(alone, Ranks()))[0].token_weights_BT is None
+    assert collate(alone, cut=cut, completions=2, columns=verdict_columns(alone, Ranks()))[0].token_weights_BT is None
 
 
 def test_weights_of_another_length_stop_the_run() -> None:
     rollouts = [rollout(0, [0.5, float("nan")])]
     with pytest.raises(RunError, match=r"prompt p: the verifier gave 2 token weights, 1 of them not finite, .* 3 tokens"):
-        component_names(rollouts, Ranks())
+        verdict_columns(rollouts, Ranks())
 
 
 def test_refusals() -> None:

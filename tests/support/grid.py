@@ -30,7 +30,7 @@ from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy
+from delta_lightning.trainer.rollouts import RolloutTools
 from delta_lightning.trainer.step import (
     Parts,
     Plan,
@@ -40,6 +40,7 @@ from delta_lightning.trainer.step import (
     mini_batch_statistics,
     score_batch,
 )
+from delta_lightning.trainer.verdicts import VerdictPolicy
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import Completion, Need, Prompt, RolloutBatch, SamplingParams, Status, TensorStruct, Verdict
 from support.covering import Row

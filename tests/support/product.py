@@ -20,8 +20,9 @@ from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy
+from delta_lightning.trainer.rollouts import RolloutTools
 from delta_lightning.trainer.step import Parts, Plan, credited, make_batch, micro_batch_loss, mini_batch_statistics, score_batch
+from delta_lightning.trainer.verdicts import VerdictPolicy
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import Experience, Need, RolloutBatch, SamplingParams, TokenScores
 from support.covering import Row

@@ -19,8 +19,9 @@ from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy
+from delta_lightning.trainer.rollouts import RolloutTools
 from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss
+from delta_lightning.trainer.verdicts import VerdictPolicy
 from delta_lightning.types import Prompt, SamplingParams
 from support.engines import InlineJudge, ScriptedSession, parity
 from support.models import tiny_model

@@ -10,7 +10,7 @@ from delta_lightning.errors import RunError
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.trainer.rollouts import VerdictPolicy
+from delta_lightning.trainer.verdicts import VerdictPolicy
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from support.engines import parity
 from support.models import tiny_model
@@ -142,6 +142,6 @@ def test_timeouts_earn_what_the_policy_says() -> None:
     def slow(prompt: Prompt, completion: Completion) -> Verdict:
         return Verdict(status=Status.TIMEOUT, reward=0.0) if completion.sample_index == 0 else parity(prompt, completion)
 
-    batch = make_buffer(tiny_model(), StepSetup(judge=slow, policy=VerdictPolicy(timeout_reward=-0.5))).experience.batch
+    batch = make_buffer(tiny_model(), StepSetup(judge=slow, policy=VerdictPolicy(timeout=-0.5))).experience.batch
     first = batch.sequence_ids_B % 4 == 0
     assert batch.rewards_B[first].tolist() == [-0.5] * 8 and bool(batch.valid_B.all())

@@ -61,13 +61,14 @@ def check_optimizer(module: PolicyModule) -> None:
 
 
 def check_inputs(module: PolicyModule, data: PromptData, *, rank: int, training: bool = True) -> None:
-    """The model's files, the data's files, then every row of the data. Raises `ConfigError`.
+    """The model's files, the data's files, the verifier's needs, then every row of the data. Raises `ConfigError`.
 
     What was read is kept: neither the module nor the data module does it again.
     """
     module.backbone.check()
     data.source.check()
     module.progress = Progress.for_rank(rank)
+    module.check_verifier()
     module.tokenizer = module.backbone.tokenizer()
     data.prepare(module.tokenizer, module.verifier, module.progress)
     if training:

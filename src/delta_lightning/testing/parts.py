@@ -14,7 +14,7 @@ from delta_lightning import interfaces
 from delta_lightning.credit.proxies import GradientProxy
 from delta_lightning.types import Need
 
-PACKAGES = ("advantages", "corrections", "credit", "data", "filters", "losses", "samplers", "shaping", "verifiers.math")
+PACKAGES = ("advantages", "corrections", "credit", "data", "filters", "losses", "samplers", "shaping", "verifiers.parts")
 SEAMS: tuple[type, ...] = (
     interfaces.PromptSource, interfaces.Sampler, interfaces.Verifier, interfaces.RewardShaping, interfaces.RolloutFilter,
     interfaces.AdvantageEstimator, interfaces.RolloutCorrection, interfaces.CreditAssigner, interfaces.TokenWeighting,

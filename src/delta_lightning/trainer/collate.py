@@ -12,9 +12,7 @@ from delta_lightning.errors import RunError
 from delta_lightning.interfaces import RewardShaping, RolloutFilter
 from delta_lightning.trainer.batching import micro_batches, mini_batch_of, slices
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.types import Rollout, RolloutBatch, Status, with_mask
-
-TOKEN_WEIGHTS = "token weights"  # among the component names: some verdict of some rank carries them
+from delta_lightning.types import Rollout, RolloutBatch, with_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +24,31 @@ class Cut:
     micro: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerdictColumns:
+    """What some verdict of some rank carries: named reward components, sorted, and weights per token."""
+
+    components: tuple[str, ...] = ()
+    token_weights: bool = False
+
+
+def judged_batch(
+    rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: int, ranks: Ranks
+) -> tuple[RolloutBatch, list[slice]]:
+    """`collate` with the columns of all ranks' verdicts; groups left with one verdict are masked. Collective."""
+    batch, micro = collate(rollouts, cut=cut, completions=completions, columns=verdict_columns(rollouts, ranks))
+    return (drop_lonely_groups(batch) if completions > 1 else batch), micro
+
+
 def collate(
-    rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: int, names: tuple[str, ...] = ()
+    rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: int, columns: VerdictColumns = VerdictColumns()
 ) -> tuple[RolloutBatch, list[slice]]:
     """The batch, and the rows of each micro-batch: `updates * micro` contiguous slices, some possibly empty.
 
     Args:
         rollouts: (group id, rollout) of every sequence of this rank, in any order.
         cut: the plan of the step. completions: G, for the global sequence ids.
-        names: reward components, the same on every rank (`component_names`).
+        columns: of the verdicts, the same on every rank (`verdict_columns`).
     """
     ordered = sorted(rollouts, key=lambda item: (item[0], item[1].completion.sample_index))
     lengths = [len(r.prompt.token_ids) + len(r.completion.token_ids) for _, r in ordered]
@@ -48,45 +62,45 @@ def collate(
         parts += [[mine[i] for i in part] for part in micro_batches([lengths[row] for row in mine], cut.micro)]
     order = [row for part in parts for row in part]
     rows = [ordered[row] for row in order]
-    return _batch(rows, longest=max(lengths, default=2), completions=completions, names=names), slices(parts)
+    return _batch(rows, longest=max(lengths, default=2), completions=completions, columns=columns), slices(parts)
 
 
-def component_names(rollouts: Sequence[tuple[int, Rollout]], ranks: Ranks) -> tuple[str, ...]:
-    """Reward components that any rank's verdicts name, sorted; `TOKEN_WEIGHTS` if any has weights. Collective.
+def verdict_columns(rollouts: Sequence[tuple[int, Rollout]], ranks: Ranks) -> VerdictColumns:
+    """What any rank's verdicts carry. Collective.
 
     Raises `RunError`, on every rank, for token weights that are not one finite number per token of their completion.
     """
-    mine: set[str] = set()
-    for _, rollout in rollouts:
-        if rollout.verdict.status is not Status.ERROR:
-            mine |= set(rollout.verdict.components) | ({TOKEN_WEIGHTS} if rollout.verdict.token_weights is not None else set())
-    everywhere = ranks.all_objects((mine, next(filter(None, (_wrong_weights(rollout) for _, rollout in rollouts)), None)))
-    wrong = next((reason for _, reason in everywhere if reason is not None), None)
-    if wrong is not None:
-        raise RunError(wrong)
-    return tuple(sorted(set().union(*(names for names, _ in everywhere))))
+    counted = [rollout.verdict for _, rollout in rollouts if rollout.counts]
+    names = {name for verdict in counted for name in verdict.components}
+    weighted = any(verdict.token_weights is not None for verdict in counted)
+    wrong = next(filter(None, (_wrong_weights(rollout) for _, rollout in rollouts)), None)
+    everywhere = ranks.all_objects((names, weighted, wrong))
+    for _, _, reason in everywhere:
+        if reason is not None:
+            raise RunError(reason)
+    components = tuple(sorted(set().union(*(part[0] for part in everywhere))))
+    return VerdictColumns(components=components, token_weights=any(part[1] for part in everywhere))
 
 
-def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: int, names: tuple[str, ...]) -> RolloutBatch:
+def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: int, columns: VerdictColumns) -> RolloutBatch:
     shape = (len(rows), longest)
-    weighted, names = TOKEN_WEIGHTS in names, tuple(name for name in names if name != TOKEN_WEIGHTS)
     token_ids, attention = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
     loss_mask, behaviour, raw = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape), torch.zeros(shape)
-    components, weights = torch.zeros(len(rows), len(names)), torch.ones(shape)
+    components, weights = torch.zeros(len(rows), len(columns.components)), torch.ones(shape)
     for row, (_, rollout) in enumerate(rows):
         prompt, answer = rollout.prompt.token_ids, rollout.completion
         start, end = len(prompt), len(prompt) + len(answer.token_ids)
         token_ids[row, :start] = torch.tensor(prompt)
         token_ids[row, start:end] = torch.tensor(list(answer.token_ids))
         attention[row, :end] = True
-        loss_mask[row, start:end] = rollout.verdict.status is not Status.ERROR
+        loss_mask[row, start:end] = rollout.counts
         behaviour[row, start:end] = torch.tensor(list(answer.logprobs))
         raw[row, start:end] = torch.tensor(list(answer.raw_logprobs))
         if rollout.verdict.token_weights is not None:
             weights[row, start:end] = torch.tensor(list(rollout.verdict.token_weights))
-        for column, name in enumerate(names):
+        for column, name in enumerate(columns.components):
             components[row, column] = rollout.verdict.components.get(name, 0.0)
-    valid = [rollout.verdict.status is not Status.ERROR for _, rollout in rows]
+    valid = [rollout.counts for _, rollout in rows]
     rewards = torch.tensor([r.verdict.reward if ok else 0.0 for (_, r), ok in zip(rows, valid, strict=True)])
     return RolloutBatch(
         token_ids_BT=token_ids,
@@ -103,8 +117,8 @@ def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: in
         sequence_ids_B=torch.tensor([g * completions + r.completion.sample_index for g, r in rows], dtype=torch.int64),
         versions_B=torch.tensor([r.completion.version for _, r in rows], dtype=torch.int64),
         prompt_lengths_B=torch.tensor([len(r.prompt.token_ids) for _, r in rows], dtype=torch.int64),
-        component_names=names,
-        token_weights_BT=weights if weighted else None,
+        component_names=columns.components,
+        token_weights_BT=weights if columns.token_weights else None,
     )
 
 

@@ -41,8 +41,9 @@ from delta_lightning.trainer.observe import derived, observe_statistics, observe
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
-from delta_lightning.trainer.rollouts import RolloutTools, VerdictPolicy, collect, rollout_metrics, stop_if_broken
+from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, several_sources
 from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss, mini_batch_statistics
+from delta_lightning.trainer.verdicts import VerdictPolicy, stop_if_broken
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import Need, Prompt, SamplingParams, Statistics
 from delta_lightning.verifiers.pool import VerifierPool
@@ -116,6 +117,7 @@ class PolicyModule(pl.LightningModule):
         self.reference: ReferencePolicy | None = None
         self._session: SamplerSession | None = None
         self._pool: VerifierPool | None = None
+        self._verifier_checked = False
         self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
 
     # Setting up ------------------------------------------------------------------------------------------------------
@@ -130,12 +132,21 @@ class PolicyModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Read and check the data; nothing heavy has loaded yet."""
         self.progress = self.progress if self.progress.active else Progress.for_rank(self.global_rank)
+        self.check_verifier()
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
         check_room(self.data, self.plan, self.backbone.context_length())
         if stage == "fit":
             check_prompt_count(self.data, self.plan)
             self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
+
+    def check_verifier(self) -> None:
+        """Refuse a verifier that cannot work here, and say what it found. Raises `ConfigError`; asks only once."""
+        if not self._verifier_checked:
+            self.verdicts.check_limit(self.verifier.limit_seconds())
+            for line in self.verifier.check():
+                self.progress.line(line)
+        self._verifier_checked = True
 
     def configure_model(self) -> None:
         """Load the policy, once, and copy the reference policy if a part needs one."""
@@ -212,7 +223,7 @@ class PolicyModule(pl.LightningModule):
         stream = self.data.stream(drawn, self.plan.cut.num_groups, seed=self.plan.seed)
         reference = None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature)
         buffer = make_experience(step, stream, self.parts, self.plan, self.scorer, tools, self.rollout_book, reference)
-        return replace(buffer, metrics=derived(self.rollout_book.take(tools.ranks)), drawn=stream.drawn)
+        return replace(buffer, metrics=derived(several_sources(self.rollout_book.take(tools.ranks))), drawn=stream.drawn)
 
     # Updates ---------------------------------------------------------------------------------------------------------
 
@@ -300,7 +311,7 @@ class PolicyModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics, exact over all ranks."""
-        values = self.held_out_book.take(Ranks.current())
+        values = several_sources(self.held_out_book.take(Ranks.current()))
         kept = {
             f"held_out/{name.split('/', 1)[1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))
         }

@@ -8,9 +8,10 @@ from typing import Protocol
 import torch
 
 from delta_lightning.interfaces import RewardShaping, RolloutFilter
-from delta_lightning.trainer.collate import Cut, collate, component_names, drop_lonely_groups, filtered, shaped
+from delta_lightning.trainer.collate import Cut, filtered, judged_batch, shaped
 from delta_lightning.trainer.metrics import MetricBook
-from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, stop_if_broken
+from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics
+from delta_lightning.trainer.verdicts import stop_if_broken
 from delta_lightning.types import Prompt, Rollout, SamplingParams
 
 
@@ -75,9 +76,7 @@ def _kept(
     filters: Sequence[RolloutFilter],
 ) -> set[int]:
     """Group ids of this rank in which the filters leave a trained token."""
-    names = component_names(rollouts, tools.ranks)
     whole = Cut(num_groups=1 + max((group for group, _ in rollouts), default=0), updates=1, micro=1)
-    batch, _ = collate(rollouts, cut=whole, completions=completions, names=names)
-    batch = drop_lonely_groups(batch) if completions > 1 else batch
+    batch, _ = judged_batch(rollouts, cut=whole, completions=completions, ranks=tools.ranks)
     batch = filtered(shaped(batch, shaping), filters)
     return set(torch.unique(batch.group_ids_B[batch.loss_mask_BT.any(1)]).tolist())

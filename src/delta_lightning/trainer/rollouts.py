@@ -1,46 +1,21 @@
-"""Sampling and verification: prompts in, judged completions out. Verdict statuses are handled here and nowhere else."""
+"""Sampling and verification: prompts in, judged completions out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
-from delta_lightning.errors import RunError, require
+from delta_lightning.errors import RunError
 from delta_lightning.interfaces import SamplerSession
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.verdicts import VerdictPolicy, settled
 from delta_lightning.types import Completion, Prompt, Rollout, SamplingParams, Status, Verdict
 
-
-@dataclass(frozen=True, kw_only=True)
-class VerdictPolicy:
-    """What a verdict's status does to the reward and to the batch.
-
-    CORRECT and INCORRECT keep the verifier's reward, NO_ANSWER too; an ERROR never becomes a reward: the completion leaves the
-    batch and is counted.
-
-    Args:
-        timeout_reward: reward of a completion whose verification timed out.
-        max_error_share: share of errors among the verdicts of one step above which the run stops with the first causes.
-        timeout_seconds: wall-clock limit of one verdict; its worker process is killed then.
-        workers: worker processes of each rank.
-    """
-
-    timeout_reward: float = 0.0
-    max_error_share: float = 0.1
-    timeout_seconds: float = 10.0
-    workers: int = 2
-
-    def __post_init__(self) -> None:
-        share = self.max_error_share
-        require(0 <= share <= 1, "verdicts.max_error_share", wanted="a share in [0, 1]", got=share,
-                remedy="0 stops at the first error, 1 never stops.")  # fmt: skip
-        require(self.timeout_seconds > 0, "verdicts.timeout_seconds", wanted="more than 0 seconds", got=self.timeout_seconds,
-                remedy="10 suits mathematics.")  # fmt: skip
-        require(self.workers >= 1, "verdicts.workers", wanted="at least 1", got=self.workers, remedy="Try the number of cores.")
+BY_SOURCE = "rollout/accuracy/"
 
 
 class Judge(Protocol):
@@ -88,35 +63,16 @@ def collect(
     if len(answers) != total:
         raise RunError(f"the sampler gave {len(answers)} completions for {len(prompts)} prompts x {completions}")
     return [
-        (group, Rollout(prompt=prompt, completion=completion, verdict=_settled(verdicts[key], tools.policy)))
+        (group, settled(Rollout(prompt=prompt, completion=completion, verdict=verdicts[key]), tools.policy))
         for key, (group, prompt, completion) in answers.items()
     ]
 
 
-def _settled(verdict: Verdict, policy: VerdictPolicy) -> Verdict:
-    return replace(verdict, reward=policy.timeout_reward) if verdict.status is Status.TIMEOUT else verdict
-
-
-def stop_if_broken(rollouts: Sequence[tuple[int, Rollout]], policy: VerdictPolicy, ranks: Ranks) -> None:
-    """Raises `RunError`, on every rank, when too many verdicts were errors. Collective."""
-    errors = [rollout for _, rollout in rollouts if rollout.verdict.status is Status.ERROR]
-    causes = [f"{r.prompt.id}: {r.verdict.reason}" for r in errors[:5]]
-    everywhere = ranks.all_objects((len(errors), len(rollouts), causes))
-    failed = sum(part[0] for part in everywhere)
-    total = sum(part[1] for part in everywhere)
-    if failed > policy.max_error_share * total:
-        first = "; ".join([cause for part in everywhere for cause in part[2]][:5])
-        raise RunError(
-            f"the verifier failed on {failed} of {total} completions, more than model.verdicts.max_error_share "
-            f"({policy.max_error_share:g}) allows. First causes: {first}"
-        )
-
-
 def rollout_metrics(book: MetricBook, rollouts: Sequence[tuple[int, Rollout]]) -> None:
-    """Reward, accuracy, lengths and statuses of judged completions."""
-    judged = [rollout for _, rollout in rollouts if rollout.verdict.status is not Status.ERROR]
+    """Reward, accuracy, lengths, statuses and the verifier's own measures of judged completions."""
+    judged = [rollout for _, rollout in rollouts if rollout.counts]
     book.add("reward/mean", sum(r.verdict.reward for r in judged), len(judged))
-    book.add("rollout/accuracy", sum(r.verdict.status is Status.CORRECT for r in judged), len(judged))
+    _accuracy(book, judged)
     lengths = [len(rollout.completion.token_ids) for _, rollout in rollouts]
     book.add("rollout/completion_tokens", sum(lengths), len(lengths))
     book.maximum("rollout/completion_tokens_max", max(lengths, default=0))
@@ -125,5 +81,23 @@ def rollout_metrics(book: MetricBook, rollouts: Sequence[tuple[int, Rollout]]) -
     for status in Status:
         count = sum(rollout.verdict.status is status for _, rollout in rollouts)
         book.add(f"verdict/{status.value}_share", count, len(rollouts))
+    book.add("verdict/left_out_share", len(rollouts) - len(judged), len(rollouts))
     for name in sorted({name for rollout in judged for name in rollout.verdict.components}):
         book.add(f"reward/component/{name}", sum(r.verdict.components.get(name, 0.0) for r in judged), len(judged))
+    for name in sorted({name for rollout in judged for name in rollout.verdict.measures}):
+        values = [r.verdict.measures[name] for r in judged if name in r.verdict.measures]
+        book.add(f"verdict/{name}", sum(values), len(values))
+
+
+def _accuracy(book: MetricBook, judged: Sequence[Rollout]) -> None:
+    """Of all, and of each data set by name (left out later where there is one): a mean hides which of them learns."""
+    book.add("rollout/accuracy", sum(r.verdict.status is Status.CORRECT for r in judged), len(judged))
+    for source in sorted({rollout.prompt.source for rollout in judged}):
+        right = [r.verdict.status is Status.CORRECT for r in judged if r.prompt.source == source]
+        book.add(BY_SOURCE + source, sum(right), len(right))
+
+
+def several_sources(values: dict[str, float]) -> dict[str, float]:
+    """The values without an accuracy by data set where there is only one, which would repeat `rollout/accuracy`."""
+    named = [name for name in values if name.startswith(BY_SOURCE)]
+    return values if len(named) > 1 else {name: value for name, value in values.items() if name not in named}

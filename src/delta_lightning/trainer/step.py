@@ -25,7 +25,7 @@ from delta_lightning.interfaces import (
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, totals_of
 from delta_lightning.trainer.cache import HiddenCache
-from delta_lightning.trainer.collate import Cut, collate, component_names, drop_lonely_groups, filtered, shaped
+from delta_lightning.trainer.collate import Cut, filtered, judged_batch, shaped
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import observe_correction, observe_experience, observe_mismatch, observe_shaping
 from delta_lightning.trainer.refill import PromptStream, fill
@@ -110,10 +110,7 @@ def make_batch(
         stream, tools, book, groups=plan.cut.num_groups, rounds=plan.refill_rounds, completions=plan.completions,
         params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout"), shaping=parts.shaping, filters=parts.filters,
     )  # fmt: skip
-    names = component_names(rollouts, tools.ranks)
-    batch, micro = collate(rollouts, cut=plan.cut, completions=plan.completions, names=names)
-    if plan.completions > 1:
-        batch = drop_lonely_groups(batch)
+    batch, micro = judged_batch(rollouts, cut=plan.cut, completions=plan.completions, ranks=tools.ranks)
     batch = shaped(batch, parts.shaping)
     observe_shaping(book, batch, parts.shaping)
     return filtered(batch, parts.filters), micro
