@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from delta_lightning.credit import Column
+from delta_lightning.credit import Column, Normalise
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.testing.laws import check_credit
 from delta_lightning.testing.views import ThreadRank, View, run_ranks
@@ -18,11 +18,17 @@ from support.reference_credit import mean_one
 from support.token_rows import close, rows_of
 
 
-@pytest.mark.parametrize("normaliser", ["none", "sequence", "batch"])
-def test_equals_the_reference_and_obeys_the_laws(normaliser: Literal["none", "sequence", "batch"]) -> None:
-    part, world = Column(normaliser=normaliser), mixed()
+def test_gives_the_verdicts_weights_and_obeys_the_laws() -> None:
+    world = mixed()
+    check_credit(Column())
+    close(rows_of(Column().credit(View(world)).scale_BT, world), rows_of(world.batch.token_weights_BT, world), 0.0)
+
+
+@pytest.mark.parametrize("scope", ["sequence", "batch"])
+def test_normalised_by_the_wrapper(scope: Literal["sequence", "batch"]) -> None:
+    part, world = Normalise(assigner=Column(), scope=scope), mixed()
     check_credit(part)
-    wanted = mean_one(rows_of(world.batch.token_weights_BT, world), normaliser)
+    wanted = mean_one(rows_of(world.batch.token_weights_BT, world), scope)
     close(rows_of(part.credit(View(world)).scale_BT, world), wanted, 1e-6)
 
 
@@ -38,12 +44,8 @@ def test_without_weights() -> None:
     assert torch.equal(Column(missing="uniform").credit(View(world)).scale_BT, world.batch.loss_mask_BT.float())
 
 
-def test_zero_mass_is_uniform_and_negative_weights_are_refused() -> None:
+def test_negative_weights_are_refused() -> None:
     world = mixed()
-    zero = given(torch.zeros(world.logprobs_BT.shape))
-    for normaliser in ("sequence", "batch"):
-        scale_BT = Column(normaliser=normaliser).credit(View(zero)).scale_BT
-        assert torch.equal(scale_BT, world.batch.loss_mask_BT.float())
     with pytest.raises(RunError, match=r"35 token weights are negative"):
         Column().credit(View(given(torch.full(world.logprobs_BT.shape, -2.0))))
 

@@ -7,12 +7,9 @@ from typing import Literal
 
 import torch
 
-from delta_lightning.credit.scopes import scope_means
 from delta_lightning.errors import RunError, require
 from delta_lightning.interfaces import CreditAssigner, StepView
 from delta_lightning.types import Credit
-
-LEAST_MEAN = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,25 +17,21 @@ class Column(CreditAssigner):
     """The weight per token that the verifier put into its verdict (`Verdict.token_weights`), as scale.
 
     A verifier may compute them (a process reward, a judge of steps) or read them from the problem's reference. Answers whose
-    verdict has none get 1 on every token. Negative weights are refused: they would turn the sign of an advantage.
+    verdict has none get 1 on every token. Negative weights are refused: they would turn the sign of an advantage. Weights are
+    taken as they are; `Normalise` around this part divides them by their mean.
 
     Args:
-        normaliser: "none" takes the weights as they are; "sequence" divides by the mean of each answer, "batch" by that of all
-            tokens of all ranks. A mean of at most 1e-12 divides nothing: its tokens get 1.
         missing: what to do if no verdict of the rollout step carries weights: "error" stops the run, "uniform" gives 1.
 
     Raises:
         ConfigError: a field out of range. RunError: no weights where they must be, or negative ones.
     """
 
-    normaliser: Literal["none", "sequence", "batch"] = "none"
     missing: Literal["error", "uniform"] = "error"
 
     def __post_init__(self) -> None:
-        for name, value, options in (
-            ("normaliser", self.normaliser, ("none", "sequence", "batch")), ("missing", self.missing, ("error", "uniform")),
-        ):  # fmt: skip
-            require(value in options, f"credit.Column.{name}", wanted=", ".join(options), got=value, remedy="Choose one.")
+        require(self.missing in ("error", "uniform"), "credit.Column.missing", wanted="error or uniform", got=self.missing,
+                remedy="Choose one.")  # fmt: skip
 
     @torch.no_grad()
     def credit(self, view: StepView) -> Credit:
@@ -52,8 +45,4 @@ class Column(CreditAssigner):
         if bool(negative > 0):
             raise RunError(f"credit.Column: {int(negative)} token weights are negative; weights must be at least 0, or they "
                            "would turn the sign of an advantage")  # fmt: skip
-        if self.normaliser == "none":
-            return Credit(scale_BT=weights_BT)
-        (mean,) = scope_means(view, self.normaliser, weights_BT)
-        scaled_BT = torch.where(mean > LEAST_MEAN, weights_BT / mean.clamp(min=LEAST_MEAN), 1.0)
-        return Credit(scale_BT=(scaled_BT * mask_BT).float())
+        return Credit(scale_BT=weights_BT)

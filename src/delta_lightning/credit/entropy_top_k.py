@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from torch import Tensor
 
-from delta_lightning.credit.scopes import across_ranks
+from delta_lightning.credit.scopes import Denominator, check_selection, kept_scale, kept_share
 from delta_lightning.credit.token_values import token_values
-from delta_lightning.errors import require
-from delta_lightning.functional.token_order import significant, top_share
+from delta_lightning.functional.token_order import significant
 from delta_lightning.interfaces import CreditAssigner, StepView
 from delta_lightning.types import Credit, Need
 
@@ -37,13 +34,10 @@ class EntropyTopK(CreditAssigner):
     """
 
     share: float = 0.2
-    denominator: Literal["kept", "all"] = "kept"
+    denominator: Denominator = "kept"
 
     def __post_init__(self) -> None:
-        share, choice = self.share, self.denominator
-        require(0 < share <= 1, "credit.EntropyTopK.share", wanted="above 0, at most 1", got=share, remedy="0.2 is published.")
-        require(choice in ("kept", "all"), "credit.EntropyTopK.denominator", wanted="kept or all", got=choice,
-                remedy="Use kept, so that the step does not shrink with the share.")  # fmt: skip
+        check_selection("EntropyTopK", self.share, self.denominator, remedy="0.2 is published.")
 
     @torch.no_grad()
     def credit(self, view: StepView) -> Credit:
@@ -52,13 +46,8 @@ class EntropyTopK(CreditAssigner):
         if self.share == 1:
             return Credit(scale_BT=mask_BT.float())
         entropies_BT = token_values(view, lambda scores: scores.entropies_BT)
-        kept_BT = across_ranks(view, "batch", self._kept_N, significant(entropies_BT))
-        counts = view.all_sum(torch.stack([mask_BT.sum(), kept_BT.sum()]).double())
-        factor = counts[0] / counts[1].clamp(min=1) if self.denominator == "kept" else counts.new_ones(())
-        return Credit(scale_BT=kept_BT * factor.to(entropies_BT.dtype))
-
-    def _kept_N(self, units_N: Tensor, entropies_N: Tensor) -> Tensor:
-        return top_share(entropies_N, units_N, self.share)
+        kept_BT = kept_share(view, "batch", significant(entropies_BT), self.share)
+        return Credit(scale_BT=kept_scale(view, kept_BT, self.denominator, entropies_BT.dtype))
 
     def needs(self) -> frozenset[Need]:
         """Entropies, unless all tokens are kept."""

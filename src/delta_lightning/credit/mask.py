@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from delta_lightning.credit.scopes import Scope, across_ranks, check_scope
+from delta_lightning.credit.scopes import Denominator, Scope, check_scope, check_selection, kept_scale, kept_share
 from delta_lightning.credit.wrapper import Wrapper
 from delta_lightning.errors import require
-from delta_lightning.functional.token_order import significant, top_share
+from delta_lightning.functional.token_order import significant
 from delta_lightning.interfaces import NOTHING, StepView
 from delta_lightning.types import Credit, Need
 
@@ -46,18 +46,14 @@ class Mask(Wrapper):
     share: float = 0.5
     keep: Literal["top", "bottom", "random"] = "top"
     scope: Scope = "batch"
-    denominator: Literal["kept", "all"] = "kept"
+    denominator: Denominator = "kept"
     draw: int = 0
 
     def __post_init__(self) -> None:
         check_scope("Mask", self.scope)
-        share = self.share
-        require(0 < share <= 1, "credit.Mask.share", wanted="above 0, at most 1", got=share, remedy="DelTA's figures use 0.5.")
+        check_selection("Mask", self.share, self.denominator, remedy="DelTA's figures use 0.5.")
         fine, remedy = self.keep in ("top", "bottom", "random"), "top keeps the largest scales."
         require(fine, "credit.Mask.keep", wanted="top, bottom or random", got=self.keep, remedy=remedy)
-        remedy = "Use kept, so that the step does not shrink with the share."
-        fine = self.denominator in ("kept", "all")
-        require(fine, "credit.Mask.denominator", wanted="kept or all", got=self.denominator, remedy=remedy)
         require(
             self.keep == "random" or not self.assigner.additive(),
             "credit.Mask.assigner",
@@ -69,14 +65,11 @@ class Mask(Wrapper):
     @torch.no_grad()
     def credit(self, view: StepView) -> Credit:
         """0 or one value above 0, [B, T]."""
-        mask_BT = view.batch.loss_mask_BT
         if self.share == 1:
-            return Credit(scale_BT=mask_BT.float())
+            return Credit(scale_BT=view.batch.loss_mask_BT.float())
         scores_BT, dtype = self._scores_BT(view)
-        kept_BT = across_ranks(view, self.scope, self._kept_N, scores_BT)
-        counts = view.all_sum(torch.stack([mask_BT.sum(), kept_BT.sum()]).double())
-        factor = counts[0] / counts[1].clamp(min=1) if self.denominator == "kept" else counts.new_ones(())
-        return Credit(scale_BT=kept_BT * factor.to(dtype))
+        kept_BT = kept_share(view, self.scope, scores_BT, self.share)
+        return Credit(scale_BT=kept_scale(view, kept_BT, self.denominator, dtype))
 
     def _scores_BT(self, view: StepView) -> tuple[Tensor, torch.dtype]:
         if self.keep == "random":
@@ -84,9 +77,6 @@ class Mask(Wrapper):
         scale_BT, _ = self.inner(view)
         score_BT = significant(scale_BT)
         return score_BT if self.keep == "top" else -score_BT, scale_BT.dtype
-
-    def _kept_N(self, units_N: Tensor, scores_N: Tensor) -> Tensor:
-        return top_share(scores_N, units_N, self.share)
 
     def _ranks(self) -> bool:
         """Whether the assigner inside is asked."""

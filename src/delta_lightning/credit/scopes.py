@@ -11,6 +11,7 @@ from torch import Tensor
 from delta_lightning.errors import require
 from delta_lightning.functional.logprobs import scatter_tokens
 from delta_lightning.functional.sides import group_units
+from delta_lightning.functional.token_order import top_share
 from delta_lightning.interfaces import StepView
 
 Scope = Literal["batch", "side", "group", "sequence"]
@@ -51,6 +52,28 @@ def across_ranks(view: StepView, scope: Scope, function: Callable[..., Tensor], 
     if scope == "sequence":
         return scatter_tokens(function(*vectors), mask_BT)
     return scatter_tokens(view.own(function(*[view.gather(vector) for vector in vectors])), mask_BT)
+
+
+Denominator = Literal["kept", "all"]
+
+
+def check_selection(part: str, share: float, denominator: str, *, remedy: str) -> None:
+    """Raises `ConfigError` for a share of tokens outside (0, 1] or a denominator that is none."""
+    require(0 < share <= 1, f"credit.{part}.share", wanted="above 0, at most 1", got=share, remedy=remedy)
+    require(denominator in ("kept", "all"), f"credit.{part}.denominator", wanted="kept or all", got=denominator,
+            remedy="Use kept, so that the step does not shrink with the share.")  # fmt: skip
+
+
+def kept_share(view: StepView, scope: Scope, scores_BT: Tensor, share: float) -> Tensor:
+    """[B, T] bool: the ceil(share n) largest scores of each scope of n tokens; of ties the first in the global order."""
+    return across_ranks(view, scope, lambda units_N, scores_N: top_share(scores_N, units_N, share), scores_BT)
+
+
+def kept_scale(view: StepView, kept_BT: Tensor, denominator: Denominator, dtype: torch.dtype) -> Tensor:
+    """[B, T]: N / kept ("kept"; both counted over all ranks) or 1 ("all") on the kept tokens, 0 elsewhere."""
+    counts = view.all_sum(torch.stack([view.batch.loss_mask_BT.sum(), kept_BT.sum()]).double())
+    factor = counts[0] / counts[1].clamp(min=1) if denominator == "kept" else counts.new_ones(())
+    return kept_BT * factor.to(dtype)
 
 
 def _zeros(view: StepView) -> Tensor:
