@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -22,7 +21,7 @@ from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.math import MathVerifier
 from delta_lightning.verifiers.pool import VerifierPool
-from support.verdicts import Obedient, Unready, completion_of, prompt_with
+from support.verdicts import Obedient, Unready, alive, ask, completion_of, gone, prompt_with
 
 LIMIT = 1.0
 
@@ -31,27 +30,6 @@ LIMIT = 1.0
 def pool() -> Iterator[VerifierPool]:
     with VerifierPool(Obedient(), workers=2, timeout=LIMIT) as running:
         yield running
-
-
-def ask(pool: VerifierPool, *texts: str) -> list[Verdict]:
-    """The verdicts in the order of the texts."""
-    for key, text in enumerate(texts):
-        pool.submit(key, prompt_with("42"), completion_of(text))
-    verdicts = dict(pool.drain())
-    return [verdicts[key] for key in range(len(texts))]
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def gone(pids: list[int], seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not any(alive(pid) for pid in pids)
 
 
 def test_every_item_gets_its_own_verdict_whatever_the_order(pool: VerifierPool) -> None:
@@ -127,19 +105,6 @@ def test_every_item_of_a_batch_may_kill_its_worker() -> None:
     with VerifierPool(Obedient(), workers=1, timeout=LIMIT) as pool:
         verdicts = ask(pool, *["die 1"] * 4, "give 3")
     assert [verdict.status for verdict in verdicts] == [Status.ERROR] * 4 + [Status.CORRECT]
-
-
-def test_a_worker_that_dies_idle_is_replaced_and_nobody_blamed(pool: VerifierPool) -> None:
-    pids = {int(verdict.reason) for verdict in ask(pool, *["pid"] * 200)}
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    assert gone(list(pids))
-    assert {verdict.status for verdict in ask(pool, "give 1", "give 2", "give 3")} == {Status.CORRECT}
-
-
-def test_what_a_verifier_started_dies_with_its_worker(pool: VerifierPool, tmp_path: Path) -> None:
-    assert ask(pool, f"orphan {tmp_path / 'pid'}")[0].status is Status.TIMEOUT
-    assert gone([int((tmp_path / "pid").read_text())])
 
 
 def test_ten_thousand_items(pool: VerifierPool) -> None:
@@ -284,48 +249,6 @@ def test_refusals() -> None:
         VerifierPool(Obedient(), workers=0, timeout=1.0)
     with pytest.raises(ConfigError, match="timeout"):
         VerifierPool(Obedient(), workers=1, timeout=0.0)
-
-
-SCRIPT = """
-import sys, time
-assert "marker" not in sys.modules
-open(sys.argv[1], "a").write("imported\\n")  # a script without a guard: it must not run again in the workers
-from support.verdicts import Obedient, completion_of, prompt_with
-from delta_lightning.verifiers.pool import VerifierPool
-
-pool = VerifierPool(Obedient(), workers=2, timeout=30)
-for key in range(64):
-    pool.submit(key, prompt_with("42"), completion_of("pid"))
-print(" ".join({verdict.reason for _, verdict in pool.drain()}), flush=True)
-pool.submit(0, prompt_with("42"), completion_of("hang"))
-pool.submit(1, prompt_with("42"), completion_of("sleep 600"))
-time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("launch", ["script", "module"])
-def test_no_orphans_after_the_trainer_dies(tmp_path: Path, how: signal.Signals, launch: str) -> None:
-    script, log = tmp_path / "trainer_script.py", tmp_path / "log"
-    script.write_text(textwrap.dedent(SCRIPT))
-    search = os.pathsep.join([str(Path(__file__).parents[1]), str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    arguments = [str(script)] if launch == "script" else ["-m", "trainer_script"]
-    trainer = subprocess.Popen(
-        [sys.executable, *arguments, str(log)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
-    assert trainer.stdout is not None
-    pids = [int(word) for word in trainer.stdout.readline().split()]
-    assert pids and all(alive(pid) for pid in pids)
-    time.sleep(0.3)  # one worker is now deep in a C call that looks at no socket
-    trainer.send_signal(how)
-    trainer.wait(10)
-    trainer.stdout.close()
-    assert gone(pids)
-    assert log.read_text() == "imported\n"
 
 
 def test_a_verifier_defined_in_the_main_script(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.spawn import prepare
 from typing import Any
@@ -33,14 +34,12 @@ class Setup:
     Attributes:
         preparation: `multiprocessing.spawn` data: module search path, working folder, log level.
         verifier: the pickled part.
-        parent: process id of the pool's owner.
-        die_with_parent: ask the kernel for SIGKILL when the thread that started the worker ends; for the main thread only.
+        parent: process id of the pool's owner; the worker dies with the thread that started it, and with its process.
     """
 
     preparation: dict[str, Any]
     verifier: bytes
     parent: int
-    die_with_parent: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +60,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's affair
     connection = Connection(descriptor)
     try:
+        _guard(descriptor)
         setup: Setup = connection.recv()
         _follow(setup)
         verifier = _prepared(connection, setup)
@@ -72,9 +72,29 @@ def main(descriptor: int) -> None:
     os._exit(0)
 
 
+def _guard(descriptor: int) -> None:
+    """Start a process that kills this one's process group as soon as this one ends, by whatever hand.
+
+    The kernel tells it of the end, so that programs which a verifier started do not outlive a worker that was killed from
+    outside, or together with the trainer. It is forked before anything heavy is imported and sleeps in the kernel.
+    """
+    if sys.platform != "linux":
+        return
+    worker = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    if os.fork() == 0:
+        os.close(descriptor)  # or the pool would take the worker for alive
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        while os.getppid() == worker:
+            signal.sigwait([signal.SIGTERM])
+        os.killpg(worker, signal.SIGKILL)  # itself too
+        os._exit(0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _follow(setup: Setup) -> None:
     """Die with the parent, even in the middle of a computation that never looks at the socket."""
-    if setup.die_with_parent and sys.platform == "linux":
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != setup.parent:
         os._exit(0)
@@ -107,16 +127,34 @@ def _serve(connection: Connection, verifier: Verifier) -> None:
 def _judged(verifier: Verifier, prompt: Prompt, completion: Completion) -> Verdict:
     """The verdict; an exception or an impossible verdict becomes `Status.ERROR`."""
     try:
-        verdict: object = verifier.score(prompt, completion)  # a plug-in may return anything
+        verdict = verifier.score(prompt, completion)
+        problem = _impossible(verdict)
     except BaseException as error:  # noqa: BLE001 -- SystemExit too: reported as the status and its reason
         return _error(f"{type(error).__name__}: {error}")
+    if problem:
+        return _error(f"score() returned {problem}")
+    return replace(verdict, reason=verdict.reason[:_MAX_REASON]) if len(verdict.reason) > _MAX_REASON else verdict
+
+
+def _impossible(verdict: Any) -> str:
+    """What is wrong with what a plug-in returned; empty if nothing is."""
     if not isinstance(verdict, Verdict):
-        return _error(f"score() returned {type(verdict).__name__}, not a Verdict")
-    values: list[object] = [verdict.reward, *verdict.components.values()]
-    for value in values:
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            return _error(f"score() returned the reward {value!r}")
-    return verdict
+        return f"{type(verdict).__name__}, not a Verdict"
+    status: Any = verdict.status
+    reason: Any = verdict.reason
+    if not isinstance(status, Status) or not isinstance(reason, str):
+        return f"the status {status!r} with a reason of type {type(reason).__name__}"
+    numbers: dict[str, Iterable[Any]] = {
+        "the reward": [verdict.reward],
+        "components with": verdict.components.values(),
+        "measures with": verdict.measures.values(),
+        "token weights with": verdict.token_weights or (),
+    }
+    for what, values in numbers.items():
+        for value in values:
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                return f"{what} {value!r}"
+    return ""
 
 
 def _error(reason: str) -> Verdict:
