@@ -15,184 +15,11 @@ from hypothesis import strategies as st
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Status
+from delta_lightning.verifiers import symbolic
 from delta_lightning.verifiers.boxed import last_boxed
-from delta_lightning.verifiers.math import MathVerifier, same_answer
+from delta_lightning.verifiers.math import MathVerifier
+from delta_lightning.verifiers.staged import Staged
 from support.verdicts import completion_of, prompt_with
-
-# (reference, answer, equal), decided by hand.
-SAME_STRING_OR_NUMBER = [
-    ("42", "42", True),
-    ("42", " 42. ", True),
-    ("42", "$42$", True),
-    ("42", "43", False),
-    ("42", "-42", False),
-    ("42", "42.0", True),
-    ("042", "42", True),
-    ("73", "073", True),
-    ("7425000", "7,425,000", True),
-    ("10000", "10{,}000", True),
-    ("11,\\! 111,\\! 111,\\! 100", "11111111100", True),
-    ("1000", "1 000", True),
-    ("42", "4\\,2", True),
-    ("32349", "32, 349", False),  # a list of two
-    ("12", "1,2", False),
-    ("12", "1 2", False),
-    ("58,500", "58500", True),
-    ("\\$32,\\!348", "32348", True),
-    ("18.90", "\\$18.9", True),
-    (".35625", "0.35625", True),
-    ("1.25", "\\frac{5}{4}", True),
-    ("\\frac43", "4/3", True),
-    ("\\dfrac{17}{50}", "0.34", True),
-    ("\\frac 59", "\\tfrac{10}{18}", True),
-    ("-\\frac{35}{9}", "\\frac{-35}{9}", True),
-    ("-\\frac{35}{9}", "\\frac{35}{9}", False),
-    ("1\\frac{4}{5}", "\\frac{9}{5}", True),
-    ("137 \\frac{1}{2}", "137.5", True),
-    ("1 1/2", "1.5", True),
-    ("11/2", "1 1/2", False),
-    ("\\frac{1}{3}", "0.333333", True),
-    ("\\frac{1}{3}", "0.3333", False),  # six places are wanted
-    ("\\frac{1}{3}", "0.33", False),
-    ("\\frac{1}{8}", "0.1250001", False),  # a decimal can write it out, so it must
-    ("42", "42.0000001", False),
-    ("3 \\times 10^{5}", "300000", True),
-    ("123456789012345678901234567890", "123456789012345678901234567891", False),
-    ("0", "-0", True),
-    ("5", "\\frac{5}{0}", False),
-]
-GUARDED = [
-    ("42", "41=42", False),
-    ("42", "41=43=42", False),
-    ("42", "5x-7y+11z+4=42", False),
-    ("0", "5x-7y+11z+4=0", False),
-    ("42", "x=42", True),
-    ("42", "f(x) = 42", True),
-    ("42", "x = 40 + 2 = 42", True),
-    ("42", "y = 43, x = 42", False),
-    ("42", "40 + 2 = 42", True),  # every link equals the reference
-    ("42", "x \\approx 42", True),
-    ("\\frac{1}{3}", "x = \\frac{1}{3} \\approx 1.3", True),
-    ("42", "42\\%", False),
-    ("42", "4200\\%", False),
-    ("28\\%", "28 \\text{ percent}", True),
-    ("28\\%", "28", True),
-    ("50\\%", "0.5", True),
-    ("50\\%", "\\frac{1}{2}", True),
-    ("50\\%", "5", False),
-    ("42", "[42,42]", False),
-    ("42", "(42, 42)", False),
-    ("42", "\\{42\\}", True),
-    ("42", "42_{7}", False),
-    ("52_8", "52_{8}", True),
-    ("52_8", "52", True),
-    ("52_8", "52_7", False),
-    ("52_8", "42", False),
-    ("42", "The answer is not 42", False),
-    ("42", "\\text{not } 42", False),
-    ("42", "42 \\text{ is wrong}", False),
-    ("42", "42 \\text{ or } 43", False),
-    ("\\frac{1}{2004!}", "\\frac{1}{2006!}", False),
-    ("\\frac{1}{2^{99}}", "\\frac{1}{2^{98}}", False),
-    ("2^{-99}", "\\frac{1}{2^{99}}", True),
-    ("0", "\\frac{1}{2^{99}}", False),
-    ("\\frac{1}{2^{99}}", "0", False),
-    ("0", "\\sqrt{2}^2 - 2", True),
-    ("2^{100}", "2^{100} + 1", False),
-    ("5 \\text{ cm}", "5 \\text{ m}", False),
-    ("5 \\text{ cm}", "5\\,\\mathrm{cm}", True),
-    ("5 \\text{ cm}", "5", True),
-    ("5", "5 \\text{ cm}", True),
-    ("5 cm", "5 m", False),
-    ("5 \\text{ centimeters}", "5 cm", True),
-    ("15\\mbox{ cm}^2", "15 \\text{ cm}^2", True),
-    ("15\\mbox{ cm}^2", "15", True),
-    ("125 miles", "125\\textnormal{ miles}", True),
-    ("2\\sqrt{3}\\text{ cm}", "2\\sqrt{3} \\text{ m}", False),
-    ("2\\sqrt{3}\\text{ cm}", "\\sqrt{12}", True),
-    ("90^\\circ", "90", True),
-    ("90^\\circ", "90 \\text{ degrees}", True),
-    ("90^\\circ", "90 \\text{ radians}", False),
-    ("2h", "2", False),  # a letter is not a unit
-    ("6", "6m", False),
-    ("1-\\frac{1}{\\mathrm{e}}", "1+\\frac{1}{\\mathrm{e}}", False),
-    ("1,2,\\ldots,n", "1,3,5,\\ldots,2n-1", False),
-    ("1,2,\\ldots,n", "1, 2, \\dots, n", True),
-    ("12:00", "1:00", False),
-    ("12:00", "12:00", True),
-]
-WORDS = [
-    ("Yes", "Yes", True),
-    ("Yes", "\\text{yes}", True),
-    ("Yes", "Yse", False),
-    ("No", "On", False),
-    ("No", "\\textbf{No}.", True),
-    ("No", "\\text{No, it is not}", True),
-    ("No", "\\text{Not}", False),
-    ("No", "Yes", False),
-    ("True", "1", False),
-    ("\\text{Evelyn}", "Evelyn", True),
-    ("\\text{Evelyn}", "Evelny", False),
-    ("\\text{even}", "\\text{Even}", True),
-    ("\\text{ellipse}", "an ellipse", True),
-    ("\\text{(C)}", "C", True),
-    ("\\text{(C)}", "\\text{c}", True),
-    ("C", "(C)", True),
-    ("\\text{(C)}", "\\text{(D)}", False),
-    ("D", "\\text{E}", False),
-    ("ii", "(ii)", True),
-    ("ii", "i", False),
-    ("x", "y", False),
-    ("xy", "yx", True),  # a product
-    ("12", "twelve", False),
-    ("e", "2.718282", True),  # one letter may be a constant
-]
-FORMULAS = [
-    ("\\frac{\\sqrt{3}}{2}", "\\frac{3}{2\\sqrt{3}}", True),
-    ("\\frac{\\sqrt{3}}{2}", "0.866025", True),
-    ("\\sqrt{2}", "1.4142", False),
-    ("11\\sqrt2", "\\sqrt{242}", True),
-    ("6 - 5i", "-5i + 6", True),
-    ("6 - 5i", "6 + 5i", False),
-    ("i", "\\sqrt{-1}", True),
-    ("2\\pi i e", "2\\pi e i", True),
-    ("x^3+3x-6", "x^3 - 6 + 3x", True),
-    ("(a+5)(b+2)", "ab+2a+5b+10", True),
-    ("y = 2x + 3", "2x+3", True),
-    ("x=5", "5", True),
-    ("x=5", "y=5", False),
-    ("5x - 7y + 11z + 4 = 0", "-5x + 7y - 11z - 4 = 0", True),
-    ("5x - 7y + 11z + 4 = 0", "0", False),
-    ("(3,4]", "[3,4)", False),
-    ("(3,4]", "\\left( 3, 4 \\right]", True),
-    ("[0,1]", "0 \\le x \\le 1", True),
-    ("x \\in [-2,7]", "-2 \\leq x \\leq 7", True),
-    ("(0,9) \\cup (9,36)", "(0,36)", False),
-    ("1,-2", "-2, 1", True),
-    ("1,-2", "1, 2", False),
-    ("1 \\pm \\sqrt{19}", "1+\\sqrt{19}, 1-\\sqrt{19}", True),
-    ("\\pm 2021", "2021", False),
-    ("\\begin{pmatrix} -7 \\\\ 16 \\\\ 5 \\end{pmatrix}", "\\begin{bmatrix} -7 \\\\ 16 \\\\ 5 \\end{bmatrix}", True),
-    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "(1, 2)", True),
-    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "(2, 1)", False),
-    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix} 2 \\\\ 1 \\end{pmatrix}", False),
-    ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "3", False),
-    ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", "\\begin{pmatrix} 1 & 2 \\\\ 4 & 3 \\end{pmatrix}", False),
-    ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", "\\begin{bmatrix} 1 & 4/2 \\\\ 3 & 4 \\end{bmatrix}", True),
-    ("\\varnothing", "\\emptyset", True),
-    ("\\mathbb{R}", "(-\\infty, \\infty)", True),
-    ("x \\neq 3", "x \\ne 3", True),
-    ("x \\neq 3", "x \\ne 4", False),
-    ("x \\neq 3", "x = 3", False),
-    ("\\frac{sqrt{7} + 1}{2}", "\\frac{1+\\sqrt{7}}{2}", True),
-    ("3^{2025}", "3^{2025}+1", False),
-]
-
-
-@pytest.mark.parametrize(("gold", "answer", "equal"), SAME_STRING_OR_NUMBER + GUARDED + WORDS + FORMULAS)
-def test_decided_by_hand(gold: str, answer: str, equal: bool) -> None:
-    verdict = MathVerifier().score(prompt_with(gold), completion_of(f"so it is \\boxed{{{answer}}}."))
-    assert (verdict.status, verdict.reward) == ((Status.CORRECT, 1.0) if equal else (Status.INCORRECT, 0.0)), verdict.reason
 
 
 @pytest.mark.parametrize("text", ["", "42", "\\boxed{42", "\\boxed{}", "\\boxed{  }", "the answer is 42"])
@@ -249,12 +76,10 @@ def test_missing_reference_is_refused() -> None:
 
 
 def test_a_failing_comparison_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    import math_verify
-
     def broken(*args: Any, **kwargs: Any) -> bool:
         raise RuntimeError("library is broken")
 
-    monkeypatch.setattr(math_verify, "verify", broken)
+    monkeypatch.setattr(symbolic, "_verify", lambda: broken)
     verdict = MathVerifier().score(prompt_with("x+1"), completion_of("\\boxed{x+2}"))
     assert verdict.status is Status.ERROR
     assert "library is broken" in verdict.reason
@@ -262,9 +87,12 @@ def test_a_failing_comparison_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyP
 
 def test_a_parser_that_parses_nothing_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation must not look like a model that is always wrong."""
-    import math_verify
+    import latex2sympy2_extended
 
-    monkeypatch.setattr(math_verify, "parse", lambda *args, **kwargs: [])
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise AttributeError("library is broken")
+
+    monkeypatch.setattr(latex2sympy2_extended, "latex2sympy", broken)
     verdict = MathVerifier().score(prompt_with("x+17y"), completion_of("\\boxed{x+18y}"))
     assert verdict.status is Status.ERROR
 
@@ -378,7 +206,7 @@ def test_different_references_are_different(delta_data: Path) -> None:
     formulas = [gold for gold in golds if not gold.lstrip("-").replace(",", "").isdigit()]
     draw = random.Random(7)
     pairs = {tuple(draw.sample(formulas, 2)) for _ in range(600)} | {tuple(draw.sample(golds, 2)) for _ in range(4500)}
-    equal = {(gold, answer) for gold, answer in pairs if same_answer(gold, answer)}
+    equal = {(gold, answer) for gold, answer in pairs if Staged().same(gold, answer)}
     # Only spellings of the same number or of the same labelled value may meet: `1,200` and `1200`, `x=5` and `5`.
     bare = {(gold, answer): [text.rpartition("=")[2].replace(",", "") for text in (gold, answer)] for gold, answer in equal}
     assert all(left == right for left, right in bare.values()), equal

@@ -13,18 +13,19 @@ from delta_lightning.verifiers.tidy import TEXT_COMMAND
 
 _MAX_CHARS = 400  # of a number with its unit; longer ones are left to the next stage
 _MAX_EXPONENT = 400
-_REL_TOLERANCE = Fraction(1, 10**5)
-_ABS_TOLERANCE = Fraction(1, 10**6)
 
 _PLAIN = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:[ ][0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBER = re.compile(
     rf"""
     (?P<sign>[-+]?)\s*(?P<currency>\\\$|\$|[£€¥])?\s*(?P<sign2>[-+]?)\s*
     (?:
-        (?:(?P<whole>[0-9]+)\s*)?\\frac\{{\s*(?P<top>-?\s*{_PLAIN})\s*\}}\{{\s*(?P<bottom>-?\s*{_PLAIN})\s*\}}
+        (?P<periodic>[0-9]*)\.(?P<before>[0-9]*)\\overline\{{\s*(?P<period>[0-9]+)\s*\}}
+      | (?:(?P<whole>[0-9]+)\s*)?\\frac\{{\s*(?P<top>-?\s*{_PLAIN})\s*\}}\{{\s*(?P<bottom>-?\s*{_PLAIN})\s*\}}
       | (?P<whole2>[0-9]+)\s(?P<top2>[0-9]+)\s?/\s?(?P<bottom2>[0-9]+)
       | (?P<top3>{_PLAIN})\s?/\s?(?P<bottom3>-?{_PLAIN})
-      | (?P<plain>{_PLAIN})(?:\s*(?:\\times|\*)\s*10\^(?:\{{\s*(?P<exponent>-?[0-9]+)\s*\}}|(?P<exponent2>[0-9])))?
+      | (?P<plain>{_PLAIN})
+        (?:\s*(?:\\times|\*)\s*10\^(?:\{{\s*(?P<exponent>-?[0-9]+)\s*\}}|(?P<exponent2>[0-9]))
+        |[eE](?P<exponent3>[-+]?[0-9]{{1,3}})(?![0-9A-Za-z]))?
     )
     (?P<tail>.*)
     """,
@@ -101,33 +102,38 @@ def numeral(text: str) -> Numeral | None:
     )
 
 
-def same_number(gold: Numeral, answer: Numeral) -> bool:
+def same_number(gold: Numeral, answer: Numeral, *, digits: int = 6, percent: str = "as_reference") -> bool:
     r"""Whether `answer` is the number `gold`.
 
-    Exact, but for a fraction that no decimal can write out: its decimal must agree to 6 places and to 1e-5 of the value.
-    A unit may be left out or added; two different ones are never equal, nor are two different bases. A percent sign that
-    the gold lacks is wrong (42 is not `42\%`); one that the answer lacks is read either way (`50\%` is 50 or 0.5).
+    Exact, but for a fraction that no decimal can write out: its decimal must agree to `digits` places, and relatively to one
+    place less. A unit may be left out or added; two different ones are never equal, nor are two different bases. A percent
+    sign that the gold lacks is wrong (42 is not `42\%`); one that the answer lacks is read either way (`50\%` is 50 or 0.5);
+    `percent` is a setting of `Staged`.
     """
     if answer.base and answer.base != gold.base:
         return False
     if gold.unit and answer.unit and gold.unit != answer.unit:
         return False
-    if answer.percent and not gold.percent:
+    if answer.percent != gold.percent and (percent == "exact" or (answer.percent and percent != "either")):
         return False
-    wanted = [gold.value]
-    if gold.percent and not answer.percent:
-        wanted.append(gold.value / 100)
-    return any(_close(value, gold.decimal, answer) for value in wanted)
+    wanted, got = [gold.value], [answer.value]
+    if gold.percent != answer.percent:
+        (wanted if gold.percent else got).append((gold.value if gold.percent else answer.value) / 100)
+    return any(_close(value, gold.decimal, claim, answer.decimal, digits) for value in wanted for claim in got)
 
 
-def _close(wanted: Fraction, decimal: bool, answer: Numeral) -> bool:
-    if wanted == answer.value:
+def _close(wanted: Fraction, decimal: bool, got: Fraction, got_decimal: bool, digits: int) -> bool:
+    if wanted == got:
         return True
-    if decimal == answer.decimal:
+    if decimal == got_decimal:
         return False
-    written, exact = (wanted, answer.value) if decimal else (answer.value, wanted)
+    written, exact = (wanted, got) if decimal else (got, wanted)
     difference = abs(written - exact)
-    return not _terminates(exact) and difference < _ABS_TOLERANCE and difference <= abs(exact) * _REL_TOLERANCE
+    return (
+        not _terminates(exact)
+        and difference < Fraction(1, 10**digits)
+        and difference <= abs(exact) * Fraction(1, 10 ** (digits - 1))
+    )
 
 
 def _terminates(value: Fraction) -> bool:
@@ -140,8 +146,10 @@ def _terminates(value: Fraction) -> bool:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    if match["period"] is not None:
+        return _periodic(match["periodic"], match["before"], match["period"])
     if match["plain"] is not None:
-        exponent = int(match["exponent"] or match["exponent2"] or 0)
+        exponent = int(match["exponent"] or match["exponent2"] or match["exponent3"] or 0)
         return _plain(match["plain"]) * Fraction(10) ** exponent if abs(exponent) <= _MAX_EXPONENT else None
     top = _plain(match["top"] or match["top2"] or match["top3"])
     bottom = _plain(match["bottom"] or match["bottom2"] or match["bottom3"])
@@ -152,6 +160,12 @@ def _value(match: re.Match[str]) -> Fraction | None:
         return top / bottom
     mixed = 0 < top < bottom and top.denominator == bottom.denominator == 1  # otherwise a product, perhaps
     return int(whole) + top / bottom if mixed else None
+
+
+def _periodic(whole: str, before: str, period: str) -> Fraction:
+    r"""The value of `0.1\overline{6}`."""
+    scale = 10 ** len(before)
+    return Fraction(int((whole or "0") + before), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))
 
 
 def _plain(digits: str) -> Fraction:
@@ -183,8 +197,8 @@ def _tail(tail: str) -> tuple[bool, str, str] | None:
 def _canonical(word: str) -> str:
     if word in ("\u00b2", "\u00b3"):
         return "2" if word == "\u00b2" else "3"
-    if word == "^":
-        return ""
+    if word in ("^", "per"):
+        return "" if word == "^" else "/"
     for name in (word, word.removesuffix("s") if len(word) > 2 else word):
         if name in _SAME_UNIT:
             return _SAME_UNIT[name]

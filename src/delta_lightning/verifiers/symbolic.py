@@ -1,7 +1,7 @@
 r"""`math-verify` as the last stage, behind guard rails against the false positives measured in it.
 
-math-verify (Hugging Face, Apache-2.0) parses LaTeX with its own grammar, without `eval`, and compares with sympy. It is
-handed only `\boxed{gold}` and `\boxed{answer}`, and it runs without its own time limit, which is `signal.alarm`, fails in
+math-verify (Hugging Face, Apache-2.0) parses LaTeX with its own grammar (latex2sympy2_extended), without `eval`, and compares
+with sympy. It is handed the two answers alone, and it runs without its own time limit, which is `signal.alarm`, fails in
 threads and cancels the caller's alarms: the worker pool is the wall clock. It is imported when first needed (0.5 s).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,106 +20,176 @@ _SPLIT = re.compile(r"(?<![\\<>!:=])=(?!=)")
 _APPROX = re.compile(r"\\(?:approx|simeq|doteq)(?![A-Za-z])|\u2248")
 # What may stand left of "= 42" without saying anything about the value: a name, with indices or arguments, or a measure.
 _LABEL = re.compile(r"\\?[A-Za-z|\u2220][A-Za-z0-9|'\\ {}_,]*(?:\([^()=]*\))?[\s:]*|\|[^|=]*\|\s*|\([A-Za-z, ]*\)\s*")
+_NAME = re.compile(r"[A-Za-z]")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|lt|gt|neq?|in|equiv|approx|mid|to)(?![A-Za-z])")
 _BRACKETED = re.compile(r"\s*[\[(].*,.*[\])]\s*", re.DOTALL)
 _BASE_SUBSCRIPT = re.compile(r"[0-9]_\s*\{?\s*[0-9]")
 _PERCENT = re.compile(r"%|(?:percent|pct)", re.IGNORECASE)
 _TEXT_UNIT = re.compile(TEXT_COMMAND + r"\{\s*([^{}]*)\}\s*(?:\^\s*\{?[0-9]\}?)?\s*$")
+_PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_BRACES = re.compile(r"\\\{.*,.*\\\}", re.DOTALL)
 _CONNECTIVE = frozenset({"and", "or", ""})
 _MAX_PARTS = 5
-_EXACT, _ROUNDED = 1e-10, 1e-5  # relative difference of two equal numbers, without and with decimals in them
+_EXACT = 1e-10  # relative difference of two equal numbers without decimals in them
 _DIGITS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The settings of `Staged`, in the form in which this stage reads them.
+
+    Args:
+        digits, percent: as there.
+        strict: variables are named.
+        either_form: an interval may be written as an inequality.
+        every_link: every link of a chain of equations is a claim.
+    """
+
+    digits: int = 6
+    percent: str = "as_reference"
+    strict: bool = True
+    either_form: bool = True
+    every_link: bool = True
 
 
 def warm_up() -> None:
     """Import math-verify and compare once: the parser's tables are built at the first call."""
-    same_meaning(r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}")
+    parses(r"\frac{\sqrt{2}}{2}")
+    same_meaning(r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", Rules())
 
 
 def parses(gold: str) -> bool:
     """Whether the reference has a meaning that an answer can be compared with."""
-    return bool(_parse_gold(gold))
+    return _parse_gold(gold) is not None
 
 
-def same_meaning(gold: str, answer: str) -> bool:
+def same_meaning(gold: str, answer: str, rules: Rules) -> bool:
     r"""Whether two `tidy` texts, neither of them words, denote the same mathematical object. `gold` must parse.
 
     Raises: whatever the comparison raises; that is a failure of ours, not of the answer.
     """
     if "\\ldots" in gold or "\\ldots" in answer:  # the dots would be dropped: 1,2,...,n is not {1, 2, n}
         return False
-    if _PERCENT.search(answer) and not _PERCENT.search(gold):
+    signs = bool(_PERCENT.search(gold)), bool(_PERCENT.search(answer))
+    if signs[0] != signs[1] and (rules.percent == "exact" or (signs[1] and rules.percent != "either")):
         return False
+    if _BRACES.fullmatch(gold) and _BRACKETED.fullmatch(answer):  # a set is no ordered tuple
+        return not rules.strict and _same_value(gold, answer, rules)
     if _BASE_SUBSCRIPT.search(answer) and not _BASE_SUBSCRIPT.search(gold):
         return False
     gold_unit, answer_unit = _unit(gold), _unit(answer)
     if gold_unit != answer_unit and (answer_unit is None or (gold_unit and answer_unit)):
         return False
     parts = [answer] if _RELATION.search(gold) else _values(answer)
-    return all(_same_value(gold, part) for part in parts)
+    return all(_same_value(gold, part, rules) for part in (parts if rules.every_link else parts[-1:]))
 
 
 def _values(answer: str) -> list[str]:
     r"""What a chain `x = a = b \approx c` claims: its end if it begins with a name, else every link."""
     head, *tail = _APPROX.split(answer)
-    if tail and _LABEL.fullmatch(head):
+    if tail and (not head.strip() or _LABEL.fullmatch(head)):
         head = tail[0]
     links = [link.strip() for link in _SPLIT.split(head)]
     if any("," in link for link in links[1:-1]):  # `y = 43, x = 42` is two claims, not a chain
         return [answer]
     if len(links) == 1:
         return links
-    return links[-1:] if _LABEL.fullmatch(links[0]) else links[:_MAX_PARTS]
+    if _LABEL.fullmatch(links[0]):
+        return links[-1:]
+    return links[:1] if len(links) == 2 and _NAME.fullmatch(links[1]) else links[:_MAX_PARTS]
 
 
-def _same_value(gold: str, answer: str) -> bool:
+def _same_value(gold: str, answer: str, rules: Rules) -> bool:
     gold_number, answer_number = numeral(gold), numeral(answer)
     if gold_number and answer_number:
-        return same_number(gold_number, answer_number)
+        return same_number(gold_number, answer_number, digits=rules.digits, percent=rules.percent)
     if gold_number and _BRACKETED.fullmatch(answer):  # [42, 42] would be simplified to 42
         return False
-    from math_verify import verify
-
     found = _parse_gold(gold), _parse(answer)
-    if not all(found):
+    if found[0] is None or found[1] is None:
         return False
-    left, right = _aligned(found[0][0], found[1][0])
+    left, right = _aligned(*found)
     if left is None or right is None:
         return False
-    equal = verify(left, right, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
-    return bool(equal) and _really_close(left, right)
-
-
-@lru_cache(maxsize=4096)
-def _parse_gold(gold: str) -> list[Any]:
-    return _parse(gold)
-
-
-def _parse(text: str) -> list[Any]:
-    """The sympy object in a list of one, or an empty list where the text does not parse."""
-    from math_verify import parse
-
-    found: list[Any] = parse(
-        "\\boxed{" + _without_unit(text) + "}",
-        extraction_config=_extraction(),
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=None,
+    equal = _verify()(
+        left,
+        right,
+        float_rounding=rules.digits,
+        strict=rules.strict,
+        allow_set_relation_comp=rules.either_form,
+        timeout_seconds=None,
+        raise_on_error=True,
     )
-    return found[:1]
+    return bool(equal) and (not rules.strict or _really_close(left, right, rules.digits))
 
 
 @lru_cache(maxsize=1)
-def _extraction() -> list[Any]:
-    """LaTeX only, the box first. Units are ours to strip: theirs drops the last letter of `2h`."""
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig
+def _verify() -> Any:
+    """math-verify's comparison, silent about its own time limit, which is off."""
+    from math_verify import verify
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    return verify
+
+
+@lru_cache(maxsize=1024)
+def _parse_gold(gold: str) -> Any:
+    return _parse(gold)
+
+
+def _parse(text: str) -> Any:
+    """The sympy object, or None where the text does not parse."""
+    text = _without_unit(text)
+    found = _parsed(text)
+    if found is None and "," not in text and ("\\pm" in text or "\\mp" in text):
+        from latex2sympy2_extended.sets import FiniteSet
+
+        upper = _parsed(_PLUS_MINUS.sub(lambda sign: "+" if sign[1] == "pm" else "-", text))
+        lower = _parsed(_PLUS_MINUS.sub(lambda sign: "-" if sign[1] == "pm" else "+", text))
+        found = None if upper is None or lower is None else FiniteSet(upper, lower)
+    return found
+
+
+def _parsed(text: str) -> Any:
+    """What math-verify's own `parse` does with the content of a box, but for two settings.
+
+    Letters keep their case (there, X is x), and `i` is the imaginary unit (there, a letter like any other). The text meets a
+    grammar (ANTLR) and becomes symbols, numbers and functions of sympy; no string of it is evaluated.
+    """
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from math_verify.grader import should_treat_as_complex
+    from math_verify.parser import get_last_eq
+
+    # Units are ours to strip: theirs drops the last letter of `2h`.
     normalization = NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="last", equations=False
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
-    return [LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)]
+    normal = normalize_latex(text, normalization)
+    for form in dict.fromkeys((normal, get_last_eq(normal))):
+        try:
+            found = latex2sympy(
+                form,
+                is_real=not should_treat_as_complex(form),
+                convert_degrees=False,
+                normalization_config=None,
+                conversion_config=ConversionConfig(lowercase_symbols=False),
+            )
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:  # noqa: BLE001 -- the grammar's way to say that this is no mathematics
+            continue
+        return _with_unit_imaginary(found)
+    return None
+
+
+def _with_unit_imaginary(found: Any) -> Any:
+    """The object with the letter i read as the imaginary unit."""
+    from sympy import I
+
+    letters = getattr(found, "free_symbols", ())
+    imaginary = {letter: I for letter in letters if str(letter) == "i"}
+    return found.xreplace(imaginary) if imaginary else found
 
 
 def _unit(text: str) -> str | None:
@@ -153,7 +224,7 @@ def _aligned(left: Any, right: Any) -> tuple[Any, Any]:
     return left, right
 
 
-def _really_close(left: Any, right: Any) -> bool:
+def _really_close(left: Any, right: Any, digits: int) -> bool:
     """Against `evalf(chop=True)`, to which all tiny numbers are 0: two numbers must also agree relatively."""
     from sympy import Expr, Float
 
@@ -169,5 +240,5 @@ def _really_close(left: Any, right: Any) -> bool:
     zero = [value == 0 or getattr(value, "_prec", _DIGITS) == 1 for value in (first, second)]
     if any(zero):
         return all(zero)
-    tolerance = _ROUNDED if left.has(Float) or right.has(Float) else _EXACT
+    tolerance = 10.0 ** (1 - digits) if left.has(Float) or right.has(Float) else _EXACT
     return bool(difference <= size * tolerance)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
+from delta_lightning.verifiers.plain import to_latex
+
 # Each rule keeps the meaning. Order matters: spacing first, then commands, then what rendering ignores.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"[\u2212\u2013]", "-"),
         (r"\\\((.*)\\\)|\\\[(.*)\\\]", r"\1\2"),
         (r"(?<!\\)\$", ""),
         (r"(?<!\\)\\!\s*", ""),  # negative space: 11,\! 111; a doubled backslash ends a matrix row
-        (r"\{\s*,\s*\}", ","),  # 10{,}000
+        (r"\s*\{\s*,\s*\}\s*", ","),  # 10{,}000
         (r"(?<=[0-9])\\,(?=[0-9])", ""),  # thin space in a number: 4\,200
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
         (r"\\(?:displaystyle|left|right|big|Big|bigg|Bigg|bigl|bigr|limits)(?![A-Za-z])\s*\.?", ""),
@@ -22,13 +23,17 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
         (r"\\frac\s*(\{[^{}]*\})\s*([0-9])", r"\\frac\1{\2}"),
         (r"\\sqrt\s*([0-9A-Za-z])(?![A-Za-z])", r"\\sqrt{\1}"),
-        (r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|\u00b0", r"^\\circ "),
-        (r"\\(?:emptyset|O)(?![A-Za-z])|\u2205", r"\\varnothing "),
+        (r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])", r"^\\circ "),
+        (r"\\(?:emptyset|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\varnothing "),
+        (r"\\(?:text|mathrm|operatorname)\{\s*infinity\s*\}|(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty "),
+        (r"\\(?:mathbf|boldsymbol|bm|mathit)\{([A-Za-z])\}|\\mathrm\{([ei])\}", r"\1\2"),
+        (r"\\langle(?![A-Za-z])", "("),
+        (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\sqrt\{-1\}", "i"),
-        (r"\\leq(?![A-Za-z])|\\leqslant(?![A-Za-z])|\u2264|<=", r"\\le "),
-        (r"\\geq(?![A-Za-z])|\\geqslant(?![A-Za-z])|\u2265|>=", r"\\ge "),
-        (r"\\(?:dots|cdots|ldots|dotsc)(?![A-Za-z])|\u2026|\.\.\.", r"\\ldots "),
-        (r"\\cdot(?![A-Za-z])|\u00d7|\u00b7", r"\\times "),
+        (r"\\leq(?![A-Za-z])|\\leqslant(?![A-Za-z])|<=", r"\\le "),
+        (r"\\geq(?![A-Za-z])|\\geqslant(?![A-Za-z])|>=", r"\\ge "),
+        (r"\\(?:dots|cdots|ldots|dotsc)(?![A-Za-z])|\.\.\.", r"\\ldots "),
+        (r"\\cdot(?![A-Za-z])", r"\\times "),
         (r"([_^])\{([0-9A-Za-z])\}", r"\1\2"),
         (r"\s+", " "),
     )
@@ -37,6 +42,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 _AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) (?=[A-Za-z])")
 TEXT_COMMAND = r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*"
+_SIMPLE = re.compile(r"-?[0-9]+(?:\.[0-9]+)?|[A-Za-z]")
+_FRENCH = re.compile(r"[\[\](]([^\[\]();,]*)[;,]([^\[\]();,]*)[\[\])]")
 _WRAPPER = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
 
 
@@ -46,9 +53,13 @@ def tidy(text: str) -> str:
     Two texts with the same tidy form mean the same; the converse does not hold. Linear in the length but for the rules'
     own bounded look-ahead; callers bound the length.
     """
+    if _SIMPLE.fullmatch(text):  # most answers: nothing to do
+        return text
+    text = to_latex(text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return text.strip().rstrip(".,;").strip()
+    text = text.strip().rstrip(".,;").strip()
+    return _interval(text) if text[:1] in "[](" and text[-1:] in "[])" else text
 
 
 def squeezed(text: str) -> str:
@@ -65,3 +76,11 @@ def unwrapped(text: str) -> str:
             break
         text = bare
     return text
+
+
+def _interval(text: str) -> str:
+    """`]0,1[` and `[0;1]` as `(0,1)` and `[0,1]`; everything else as it is."""
+    match = _FRENCH.fullmatch(text)
+    if match is None or (";" not in text and text[0] != "]" and text[-1] != "["):
+        return text
+    return ("[" if text[0] == "[" else "(") + f"{match[1]},{match[2]}" + ("]" if text[-1] == "]" else ")")

@@ -14,6 +14,11 @@ _PARENTHESES = re.compile(r"\(\s*([A-Za-z ]+?)\s*\)")
 _ARTICLE = re.compile(r"(?:the|an?) (?=[a-z]{3})")
 _YES_OR_NO = frozenset({"yes", "no", "true", "false"})
 _CHOICES = frozenset("abcdefghij")
+_SAME = {  # one name for each, so that the number of solutions that do not exist does not matter
+    "no solutions": "no solution", "no real solutions": "no real solution", "there is no solution": "no solution",
+    "there are no solutions": "no solution", "dne": "does not exist", "doesn't exist": "does not exist",
+}  # fmt: skip
+_LETTERS = re.compile(r"\(?\s*[A-J]\s*\)?(?:\s*(?:,\s*and|,|and|&)\s*\(?\s*[A-J]\s*\)?)+")
 _SHORT_WORDS = frozenset({"no", "on", "ii", "iv", "vi", "ix", "or", "up", "he", "it"})
 
 
@@ -25,11 +30,14 @@ def words(text: str) -> str | None:
     if not _PLAIN.fullmatch(bare):
         return None
     spaced = " ".join(re.sub(r"[,.;:!]", " ", bare.lower()).split())
-    return _ARTICLE.sub("", spaced, count=1) if _ARTICLE.match(spaced) else spaced
+    spaced = _ARTICLE.sub("", spaced, count=1) if _ARTICLE.match(spaced) else spaced
+    return _SAME.get(spaced, spaced)
 
 
 def is_words(gold: str) -> bool:
     """Whether a `tidy` reference is words or a letter, so that it needs no parser."""
+    if _choices(gold):
+        return True
     wanted = words(gold)
     return wanted is not None and (len(wanted) == 1 or _is_word(gold, wanted))
 
@@ -41,6 +49,9 @@ def same_words(gold: str, answer: str) -> bool | None:
     capital (`No`); two small letters (`xy`) are a product. A single letter (`C`, `\text{(C)}`) is decided only against
     another letter, because it may be a constant; A to J, choices, match without regard to case.
     """
+    several = _choices(gold)
+    if several:
+        return several == _choices(answer)
     wanted, got = words(gold), words(answer)
     if wanted is None:
         return None
@@ -53,6 +64,12 @@ def same_words(gold: str, answer: str) -> bool | None:
     if wanted in _YES_OR_NO and re.match(rf"\W*{wanted}\s*[,.;:]", unwrapped(answer), re.IGNORECASE):
         return True
     return wanted == got
+
+
+def _choices(text: str) -> frozenset[str]:
+    """The letters of `A, C and D`, several choices in any order; empty where the text is anything else."""
+    bare = unwrapped(text).strip()
+    return frozenset(re.findall("[A-J]", bare)) if _LETTERS.fullmatch(bare) else frozenset()
 
 
 def _same_letter(gold: str, wanted: str, answer: str, got: str | None) -> bool | None:
