@@ -20,8 +20,8 @@ class Says(Verifier):
 
     Args:
         name: of this one. status, reward: of its verdicts. reads: its reference field, refused where it holds "bad".
-        limit: its own limit. weights, measures: of its verdicts. here: whether it works on this machine. deeper: where its route
-            leads.
+        limit: its own limit. weights, measures: of its verdicts. here: whether it works on this machine.
+        deeper: where its route leads.
     """
 
     name: str = "a"

@@ -58,7 +58,7 @@ def test_what_is_known_without_a_source() -> None:
 
 
 def test_no_verifier() -> None:
-    with pytest.raises(ConfigError, match="BySource.verifiers"):
+    with pytest.raises(ConfigError, match=r"BySource\.verifiers"):
         BySource(verifiers={}, default=Says())
 
 

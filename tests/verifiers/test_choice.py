@@ -72,7 +72,7 @@ def test_references_that_cannot_be_used(verifier: MultipleChoice, reference: dic
 
 
 def test_only_the_extracted_part_is_read() -> None:
-    verifier = MultipleChoice(extract=AfterThinking())
+    verifier = MultipleChoice(extraction=AfterThinking())
     assert status(verifier, {"answer": "C"}, "<think>The answer is A.</think> C") is Status.CORRECT
     assert status(verifier, {"answer": "C"}, "The answer is C.") is Status.NO_ANSWER
 

@@ -8,7 +8,7 @@ from delta_lightning.verifiers.exact import ExactMatch
 from delta_lightning.verifiers.excerpts import AfterMarker, WholeText
 from support.verdicts import completion_of, prompt_with
 
-KEEP = ExactMatch(extract=WholeText(), case="keep", whitespace="keep")
+KEEP = ExactMatch(extraction=WholeText(), case="keep", whitespace="keep")
 
 
 def status(verifier: ExactMatch, answer: object, text: str) -> Status:
@@ -36,8 +36,8 @@ def status(verifier: ExactMatch, answer: object, text: str) -> Status:
         (KEEP, "a", "A", "incorrect"),
         (ExactMatch(), "caf\u00e9", "cafe\u0301", "correct"),
         (ExactMatch(), "stra\u00dfe", "STRASSE", "correct"),
-        (ExactMatch(extract=AfterMarker()), "4", "Answer: 4\nI am sure.", "correct"),
-        (ExactMatch(extract=AfterMarker()), "4", "4", "no_answer"),
+        (ExactMatch(extraction=AfterMarker()), "4", "Answer: 4\nI am sure.", "correct"),
+        (ExactMatch(extraction=AfterMarker()), "4", "4", "no_answer"),
         (ExactMatch(), "4", " \n ", "no_answer"),
         (ExactMatch(strip="."), "4", "...", "no_answer"),
     ],

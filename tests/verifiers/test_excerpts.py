@@ -65,8 +65,8 @@ def test_lists_from_yaml_become_tuples() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AfterMarker(marker=" "), "extract.marker"),
-        (lambda: LastMatch(pattern="("), "extract.pattern: wanted a regular expression, got '\\(': missing"),
+        (lambda: AfterMarker(marker=" "), "extraction.marker"),
+        (lambda: LastMatch(pattern="("), "extraction.pattern: wanted a regular expression, got '\\(': missing"),
         (lambda: LastMatch(pattern="a"), "with one group"),
         (lambda: LastMatch(pattern="(a)(b)"), "with one group"),
         (lambda: FirstPlace(places=()), "at least one"),

@@ -30,12 +30,12 @@ def test_none_applies() -> None:
 
 
 def test_a_box_or_else_a_marked_line() -> None:
-    either = FirstThatApplies(members={"box": MathVerifier(), "line": ExactMatch(extract=AfterMarker())})
+    either = FirstThatApplies(members={"box": MathVerifier(), "line": ExactMatch(extraction=AfterMarker())})
     texts = {r"\boxed{42}": "correct", "Answer: 42": "correct", "Answer: 42 \\boxed{41}": "incorrect", "42": "no_answer"}
     for text, status in texts.items():
         assert either.score(prompt_with("42"), completion_of(text)).status is Status(status), text
 
 
 def test_no_member() -> None:
-    with pytest.raises(ConfigError, match="FirstThatApplies.members"):
+    with pytest.raises(ConfigError, match=r"FirstThatApplies\.members"):
         FirstThatApplies(members={})

@@ -73,7 +73,7 @@ def test_the_schema_may_stand_in_the_config_or_as_text() -> None:
     assert verdict("3", JsonSchema(schema={"type": "integer"}), other=1).status is Status.CORRECT
     assert JsonSchema(schema={}).reference_fields() == frozenset() and JsonSchema().reference_fields() == {"schema"}
     assert verdict("3", JsonSchema(field="form"), form=json.dumps({"type": "string"})).status is Status.INCORRECT
-    assert verdict("JSON: 3", JsonSchema(extract=AfterMarker(marker="JSON:")), schema={}).status is Status.CORRECT
+    assert verdict("JSON: 3", JsonSchema(extraction=AfterMarker(marker="JSON:")), schema={}).status is Status.CORRECT
 
 
 def test_older_drafts_are_chosen_by_the_schema() -> None:
@@ -118,7 +118,7 @@ def test_a_schema_that_fails_only_when_applied_is_our_failure(schema: dict[str, 
 
 def test_the_config_is_checked_before_anything_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert JsonSchema(schema=PERSON).check() == ()
-    with pytest.raises(ConfigError, match="JsonSchema.schema"):
+    with pytest.raises(ConfigError, match=r"JsonSchema\.schema"):
         JsonSchema(schema={"type": "integr"}).check()
     monkeypatch.setattr(json_schema, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"delta-lightning\[json\]"):

@@ -41,7 +41,17 @@ def test_too_long_is_not_read() -> None:
     assert fits(verifier, "aaa") and not fits(verifier, "aaaa")
 
 
-@pytest.mark.parametrize("fields", [{"pattern": "(", }, {"pattern": "a{99999999999}"}, {"match": "some"}, {"max_chars": 0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "pattern": "(",
+        },
+        {"pattern": "a{99999999999}"},
+        {"match": "some"},
+        {"max_chars": 0},
+    ],
+)
 def test_refusals(fields: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"RegexFormat.{next(iter(fields))}"):
         RegexFormat(**fields)  # type: ignore[arg-type]

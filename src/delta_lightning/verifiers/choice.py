@@ -31,13 +31,13 @@ class MultipleChoice(Verifier):
     used.
 
     Args:
-        extract: the part of the completion in which the letter is looked for, for example `AfterThinking`.
+        extraction: the part of the completion in which the letter is looked for, for example `AfterThinking`.
         field: key of the reference that holds the right option.
         options: key of the reference that holds the texts of all options, a list; None if the data has none.
         first_index: index of option A, where the reference is an index.
     """
 
-    extract: Extraction = WholeText()  # noqa: RUF009 -- immutable
+    extraction: Extraction = WholeText()  # noqa: RUF009 -- immutable
     field: str = "answer"
     options: str | None = None
     first_index: int = 0
@@ -52,7 +52,7 @@ class MultipleChoice(Verifier):
         wanted, reason = self._wanted(prompt.reference)
         if wanted is None:
             return broken(reason)
-        text = found_in(completion.text, self.extract)
+        text = found_in(completion.text, self.extraction)
         letter = choice_letter(text) if text is not None else None
         if letter is None:
             return no_answer("no letter, or more than one, is given as the answer")
@@ -71,7 +71,7 @@ class MultipleChoice(Verifier):
         """For the laws."""
         reference = {self.field: "C"} | ({} if self.options is None else {self.options: ["red", "green", "blue", "white"]})
         text = "Because it is a colour.\nThe answer is ({}).".format
-        if found_in(text("C"), self.extract) != text("C"):
+        if found_in(text("C"), self.extraction) != text("C"):
             return (Example(reference=reference, text="", status=Status.NO_ANSWER),)
         return (
             Example(reference=reference, text=text("C"), status=Status.CORRECT),

@@ -23,11 +23,11 @@ class ExactMatch(Verifier):
     The reference is a text, an integer, or a list of these, any of which is right. Normalisation is Unicode's NFC, always, and
     what the fields say, in this order: white space, `strip`, case.
 
-    Statuses: CORRECT; INCORRECT; NO_ANSWER where `extract` finds nothing, or nothing is left after normalisation; ERROR where
+    Statuses: CORRECT; INCORRECT; NO_ANSWER where `extraction` finds nothing, or normalisation leaves nothing; ERROR where
     the reference cannot be used.
 
     Args:
-        extract: where in the completion the answer stands: `LastLine`, `WholeText`, `AfterMarker`, `LastBox`, ...
+        extraction: where in the completion the answer stands: `LastLine`, `WholeText`, `AfterMarker`, `LastBox`, ...
         case: "fold" makes upper and lower case the same, "keep" does not.
         whitespace: "collapse" makes every run of it one space and trims, "trim" only trims, "remove" takes all of it away,
             "keep" leaves it.
@@ -35,7 +35,7 @@ class ExactMatch(Verifier):
         field: key of the reference that holds the accepted answers.
     """
 
-    extract: Extraction = LastLine()  # noqa: RUF009 -- immutable
+    extraction: Extraction = LastLine()  # noqa: RUF009 -- immutable
     case: Literal["fold", "keep"] = "fold"
     whitespace: Literal["collapse", "trim", "remove", "keep"] = "collapse"
     strip: str = ""
@@ -53,10 +53,10 @@ class ExactMatch(Verifier):
         """See the class."""
         if self.refuse_reference(prompt.reference) is not None:
             return broken(f"the prompt has no usable reference {self.field!r}")
-        found = found_in(completion.text, self.extract)
+        found = found_in(completion.text, self.extraction)
         answer = None if found is None else self.normal(found)
         if not answer:
-            return no_answer(f"{type(self.extract).__name__} finds no answer")
+            return no_answer(f"{type(self.extraction).__name__} finds no answer")
         wanted = _accepted(prompt.reference[self.field])
         if any(answer == self.normal(text) for text in wanted or ()):
             return correct()
@@ -88,7 +88,7 @@ class ExactMatch(Verifier):
         """For the laws; more of them where a bare word is an answer."""
         reference = {self.field: ["Paris", 75]}
         empty = Example(reference=reference, text="", status=Status.NO_ANSWER)
-        if found_in("Paris", self.extract) != "Paris":
+        if found_in("Paris", self.extraction) != "Paris":
             return (empty,)
         right = Example(reference=reference, text="Paris", status=Status.CORRECT)
         return right, Example(reference=reference, text="Paris, Texas", status=Status.INCORRECT), empty

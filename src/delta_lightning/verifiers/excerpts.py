@@ -1,6 +1,6 @@
 r"""Plain places of an answer: the whole text, a line, what follows a marker, a fenced block, a match of one's own.
 
-Each works in every verifier that takes an `extract`, mathematics included. Linear time on any text, but for `LastMatch`,
+Each works in every verifier that takes an `extraction`, mathematics included. Linear time on any text, but for `LastMatch`,
 whose pattern is the user's.
 """
 
@@ -49,7 +49,9 @@ class AfterMarker(Extraction):
     marker: str = "Answer:"
 
     def __post_init__(self) -> None:
-        require(bool(self.marker.strip()), "extract.marker", wanted="some text", got=self.marker, remedy='"Answer:" is common.')
+        require(
+            bool(self.marker.strip()), "extraction.marker", wanted="some text", got=self.marker, remedy='"Answer:" is common.'
+        )
 
     def answer(self, text: str, usable: Callable[[str], bool]) -> str | None:
         """See the seam."""
@@ -100,8 +102,8 @@ class LastMatch(Extraction):
     pattern: str = "<answer>(.*?)</answer>"
 
     def __post_init__(self) -> None:
-        compiled = compiled_pattern(self.pattern, "extract.pattern")
-        require(compiled.groups == 1, "extract.pattern", wanted="a regular expression with one group", got=self.pattern,
+        compiled = compiled_pattern(self.pattern, "extraction.pattern")
+        require(compiled.groups == 1, "extraction.pattern", wanted="a regular expression with one group", got=self.pattern,
                 remedy="Put ( ) around the answer and (?: ) around everything else.")  # fmt: skip
 
     def answer(self, text: str, usable: Callable[[str], bool]) -> str | None:
@@ -138,7 +140,7 @@ class FirstPlace(Extraction):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", tuple(self.places))  # YAML gives a list
-        require(bool(self.places), "extract.places", wanted="at least one", got=[], remedy="Name the places to look in.")
+        require(bool(self.places), "extraction.places", wanted="at least one", got=[], remedy="Name the places to look in.")
 
     def answer(self, text: str, usable: Callable[[str], bool]) -> str | None:
         """See the seam."""
@@ -155,7 +157,7 @@ def compiled_pattern(pattern: str, setting: str) -> re.Pattern[str]:
                           remedy="Mend the expression; in YAML put it in single quotes.") from error  # fmt: skip
 
 
-def found_in(text: str, extract: Extraction) -> str | None:
-    """The answer that `extract` finds in a completion, where nothing has to be chosen; None without one."""
-    answer = extract.answer(text, lambda candidate: True)
+def found_in(text: str, extraction: Extraction) -> str | None:
+    """The answer that `extraction` finds in a completion, where nothing has to be chosen; None without one."""
+    answer = extraction.answer(text, lambda candidate: True)
     return answer if answer is not None and answer.strip() else None

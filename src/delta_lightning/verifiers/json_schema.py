@@ -38,7 +38,7 @@ class JsonSchema(Verifier):
     Args:
         schema: the schema; None takes each problem's own from its reference.
         field: key of the reference that holds the schema, where `schema` is None.
-        extract: where the JSON stands in the completion.
+        extraction: where the JSON stands in the completion.
         max_chars: longer JSON is INCORRECT unread; characters, at least 1.
         max_depth: deeper nesting of objects and lists is INCORRECT unread; 1 to 500.
 
@@ -48,7 +48,7 @@ class JsonSchema(Verifier):
 
     schema: dict[str, Any] | None = None
     field: str = "schema"
-    extract: Extraction = FirstPlace(places=(LastFence(), WholeText()))  # noqa: RUF009 -- immutable
+    extraction: Extraction = FirstPlace(places=(LastFence(), WholeText()))  # noqa: RUF009 -- immutable
     max_chars: int = 65_536
     max_depth: int = 64
 
@@ -74,7 +74,7 @@ class JsonSchema(Verifier):
         reason = "no schema" if schema is None else _refused(schema)
         if schema is None or reason is not None:
             return broken(f"the schema cannot be used: {reason}")
-        text = found_in(completion.text, self.extract)
+        text = found_in(completion.text, self.extraction)
         if text is None:
             return no_answer("the completion holds no JSON")
         if len(text) > self.max_chars:
@@ -114,7 +114,7 @@ class JsonSchema(Verifier):
         schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
         reference = {} if self.schema is not None else {self.field: schema}
         empty = Example(reference=reference, text="I am five.", status=Status.NO_ANSWER)
-        if self.schema is not None or found_in('{"age": 5}', self.extract) != '{"age": 5}':
+        if self.schema is not None or found_in('{"age": 5}', self.extraction) != '{"age": 5}':
             return (empty,)
         return (
             Example(reference=reference, text='{"age": 5}', status=Status.CORRECT),

@@ -72,18 +72,18 @@ class NumericVerifier(Verifier):
     reference has none, an answer with one is wrong. Percent: 50% is 0.5; to a reference in percent, 50 and 0.5 are both right.
     `nan` and `inf` are no numbers.
 
-    Statuses: CORRECT; INCORRECT, also for an answer that is no number; NO_ANSWER where `extract` finds nothing; ERROR where the
-    reference cannot be used.
+    Statuses: CORRECT; INCORRECT, also for an answer that is no number; NO_ANSWER where `extraction` finds nothing; ERROR
+    where the reference cannot be used.
 
     Args:
-        extract: where in the completion the answer stands.
+        extraction: where in the completion the answer stands.
         absolute: tolerance in the reference's unit; finite and at least 0.
         relative: tolerance as a share of the reference's size; finite and at least 0.
         digits: significant digits of the reference that must agree, rounding included; None for no such tolerance.
         field: key of the reference that holds the number, as a number or a text.
     """
 
-    extract: Extraction = LastBox()  # noqa: RUF009 -- immutable
+    extraction: Extraction = LastBox()  # noqa: RUF009 -- immutable
     absolute: float = 0.0
     relative: float = 0.0
     digits: int | None = None
@@ -103,9 +103,9 @@ class NumericVerifier(Verifier):
         wanted = quantity(prompt.reference.get(self.field))
         if wanted is None:
             return broken(f"the prompt has no usable reference {self.field!r}")
-        text = found_in(completion.text, self.extract)
+        text = found_in(completion.text, self.extraction)
         if text is None:
-            return no_answer(f"{type(self.extract).__name__} finds no answer")
+            return no_answer(f"{type(self.extraction).__name__} finds no answer")
         got = quantity(text)
         if got is None:
             return incorrect(f"{quoted(text)} is not a number")
@@ -135,7 +135,7 @@ class NumericVerifier(Verifier):
     def examples(self) -> tuple[Example, ...]:
         """For the laws."""
         reference = {self.field: "1,250.5"}
-        if found_in(r"\boxed{7}", self.extract) != "7":
+        if found_in(r"\boxed{7}", self.extraction) != "7":
             return (Example(reference=reference, text="", status=Status.NO_ANSWER),)
         return (
             Example(reference=reference, text=r"\boxed{1.2505e3}", status=Status.CORRECT),

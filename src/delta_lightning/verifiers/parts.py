@@ -5,4 +5,17 @@ Not in the package's `__init__`: a worker process imports the one module that it
 
 from __future__ import annotations
 
-from delta_lightning.verifiers import math  # noqa: F401
+from delta_lightning.verifiers import (  # noqa: F401
+    by_source,
+    choice,
+    exact,
+    excerpts,
+    first_that_applies,
+    gate,
+    json_schema,
+    length,
+    math,
+    numeric,
+    regex_format,
+    weighted_sum,
+)
