@@ -40,7 +40,12 @@ class BwrapRoot(Rung):
         spaces = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
         program, *rest = outer(shutil.which("bwrap") or "bwrap", interpreter, _CAPABILITIES)
         plan = Plan(
-            namespaces=True, uids=slot.uids, capabilities=True, seccomp=seccomp.assemble(alone=False), folders=tuple(folders)
+            namespaces=True,
+            uids=slot.uids,
+            capabilities=True,
+            seccomp=seccomp.assemble(alone=False),
+            watch_memory=not self.memory_group,
+            folders=tuple(folders),
         )
         return Launch(wrapper=(program, *spaces, *rest), entry="zygote", plan=plan)
 
@@ -62,7 +67,7 @@ class BwrapRoot(Rung):
     @property
     def missing(self) -> tuple[str, ...]:
         """What does not hold, a line each."""
-        return () if self.memory_group else ("no memory control group: the zygote's watch is 20 ms late",)
+        return () if self.memory_group else ("no memory control group: the zygote's watch is some 50 ms late",)
 
 
 def bwrap_obstacle() -> str | None:

@@ -39,6 +39,7 @@ class BwrapUser(Rung):
             namespaces=True,
             capabilities=True,
             seccomp=seccomp.assemble(alone=False),
+            watch_memory=not self.memory_group,
             count_processes=counts_own_processes(),
             folders=tuple(folders),
         )
@@ -66,5 +67,5 @@ def user_missing(rung: Rung, uid: int) -> tuple[str, ...]:
     if "processes" not in rung.promises():
         lines.append("the number of processes is not limited (the kernel does not count them for root, or is before 5.14)")
     if not rung.memory_group:
-        lines.append("no memory control group: the zygote's watch is 20 ms late")
+        lines.append("no memory control group: the zygote's watch is some 50 ms late")
     return tuple(lines)

@@ -26,7 +26,9 @@ class Cell:
         strike: asks the zygote to kill it.
         leave: gives the whole slot up when it does not become empty.
         starved: whether the lane's memory ran out since the cell was started.
+        sweep: ends what a cell without a pid namespace has left in its control group; whether that is empty.
         ended: called once when the ending is known.
+        last_words: what a zygote that died has said.
     """
 
     def __init__(
@@ -36,10 +38,15 @@ class Cell:
         strike: Callable[[], None],
         leave: Callable[[], None],
         starved: Callable[[], bool],
+        sweep: Callable[[], bool],
         ended: Callable[[], None],
+        last_words: Callable[[], str],
     ) -> None:
-        self._report, self._strike, self._leave, self._starved, self._ended = report, strike, leave, starved, ended
+        self._report, self._strike, self._leave = report, strike, leave
+        self._starved, self._sweep, self._ended = starved, sweep, ended
+        self._last_words = last_words
         self._ending: Ending | None = None
+        self._failure: RunError | None = None
 
     def wait(self, seconds: float) -> Ending | None:
         """Wait for it to end by itself; None while it still runs after `seconds`. When it has ended, nothing of it is left.
@@ -47,13 +54,23 @@ class Cell:
         Raises:
             RunError: the cell could not be made, or the zygote died: says nothing about the job.
         """
+        if self._failure is not None:
+            raise self._failure
         if self._ending is None:
             readable = select.poll()
             readable.register(self._report, select.POLLIN)
             if not readable.poll(max(0.0, seconds) * 1000):
                 return None
-            self._ending = self._read()
-            self._ended()
+            try:
+                self._ending = self._read()
+            except RunError as error:
+                self._failure = error
+                raise
+            finally:
+                self._close()
+                self._ended()
+            if not self._sweep():
+                self._leave()
         return self._ending
 
     def kill(self) -> Ending:
@@ -62,15 +79,15 @@ class Cell:
         Raises:
             RunError: as `wait`.
         """
-        if self._ending is None:
+        ending = self.wait(0.0)
+        if ending is None:
             self._strike()
             ending = self.wait(PATIENCE)
-            if ending is None:
-                self._close()
-                self._leave()
-                self._ending = Ending(exit_code=None, signal=9, out_of_memory=self._starved())
-        assert self._ending is not None
-        return self._ending
+        if ending is None:
+            self._close()
+            self._leave()
+            ending = self._ending = Ending(exit_code=None, signal=9, out_of_memory=self._starved())
+        return ending
 
     def _read(self) -> Ending:
         text = b""
@@ -80,15 +97,12 @@ class Cell:
             if not part:
                 break
             text += part
-        self._close()
         messages = [json.loads(line) for line in text.splitlines()]
         for message in messages:
             if "failed" in message:
-                self._ended()
                 raise RunError(f"The sandbox could not start a job: {message['failed']}")
         if not messages:
-            self._ended()
-            raise RunError("The sandbox's zygote died while a job ran. The next job gets a new one.")
+            raise RunError(f"The sandbox's zygote died while a job ran ({self._last_words()}). The next job gets a new one.")
         status = messages[-1]["status"]
         killed = os.WIFSIGNALED(status)
         return Ending(
@@ -106,5 +120,5 @@ class Cell:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._ending is None and self._report >= 0:
+        if self._failure is None:
             self.kill()

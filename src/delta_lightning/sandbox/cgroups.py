@@ -6,7 +6,10 @@ slot is opened, used for every cell of the lane, and removed when the slot is cl
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +61,22 @@ class LaneGroup:
     def empty(self) -> bool:
         """Whether no process is in it."""
         return all(not (folder / "cgroup.procs").read_text().strip() for folder in self.folders.values())
+
+    def sweep(self, seconds: float) -> bool:
+        """Kill whatever is in it, again and again until it is empty; False when it is not within `seconds`.
+
+        For rungs whose cells have no pid namespace that ends with them.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.empty():
+            if time.monotonic() > deadline:
+                return False
+            for folder in self.folders.values():
+                for process in (folder / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(process), signal.SIGKILL)
+            time.sleep(0.001)
+        return True
 
     def remove(self) -> None:
         """Close and remove the groups; one that is not empty yet stays and is used again by the slot's next holder."""

@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -53,6 +52,7 @@ class Outpost:
         control: the socket to the zygote.
         process: the command that was started (bubblewrap, or the zygote itself).
         zygote: a pidfd of the zygote: readable when it has ended and, with namespaces, nothing of it is left.
+        errors: a file in memory with what the zygote wrote to its standard error.
         plan: what it was told to do.
     """
 
@@ -61,6 +61,7 @@ class Outpost:
     control: socket.socket
     process: subprocess.Popen[bytes]
     zygote: int
+    errors: int
     plan: Plan
 
     @classmethod
@@ -80,7 +81,7 @@ class Outpost:
             RunError: it could not be started; the text says why.
         """
         launch = rung.launch(slot, interpreter, folders)
-        modules = ["kernel", "cell", "zygote", *(["enter"] if launch.entry == "enter" else [])]
+        modules = ["kernel", "hunt", "cell", "zygote", *(["enter"] if launch.entry == "enter" else [])]
         boot = {
             "packages": _PACKAGES,
             "modules": [(f"{_PACKAGES[-1]}.{name}", (_INSIDE / f"{name}.py").read_text()) for name in modules],
@@ -88,7 +89,8 @@ class Outpost:
             "plan": asdict(launch.plan),
         }
         with ExitStack() as stack:
-            errors = stack.enter_context(tempfile.TemporaryFile())
+            errors = os.memfd_create("errors")
+            stack.callback(os.close, errors)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             command = [*launch.wrapper, interpreter.program, "-I", "-S", "-B", "-c", _BOOT, str(theirs.fileno())]
             try:
@@ -113,10 +115,9 @@ class Outpost:
                 ours.close()
                 process.kill()
                 process.wait()
-                errors.seek(0)
-                said = errors.read().decode(errors="replace").strip().splitlines()
-                raise RunError(said[-1] if said else f"the zygote did not start: {error}") from error
-        return cls(slot=slot, groups=groups, control=ours, process=process, zygote=zygote, plan=launch.plan)
+                raise RunError(_last_words(errors) or f"the zygote did not start: {error}") from error
+            stack.pop_all()
+        return cls(slot=slot, groups=groups, control=ours, process=process, zygote=zygote, errors=errors, plan=launch.plan)
 
     def send(self, order: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
         """Send one order.
@@ -137,6 +138,10 @@ class Outpost:
     def ended(self) -> bool:
         """Whether the zygote has ended."""
         return _readable(self.zygote, 0.0)
+
+    def last_words(self) -> str:
+        """Why the zygote died, if it said so."""
+        return _last_words(self.errors)
 
     def empty(self) -> bool:
         """Whether the zygote and everything in its namespaces and control groups has ended."""
@@ -171,6 +176,7 @@ class Outpost:
         for group in self.groups:
             group.remove()
         os.close(self.zygote)
+        os.close(self.errors)
         self.slot.release()
         return True
 
@@ -197,6 +203,12 @@ def _greet(ours: socket.socket, boot: Mapping[str, Any], slot: slots.Slot, group
             ours.settimeout(None)
             return os.pidfd_open(process)
     raise ConnectionError("it did not say who it is")
+
+
+def _last_words(errors: int) -> str:
+    """The last line of a dead zygote's standard error."""
+    lines = os.pread(errors, os.fstat(errors).st_size, 0).decode(errors="replace").strip().splitlines()
+    return lines[-1][:500] if lines else ""
 
 
 def _readable(descriptor: int, seconds: float) -> bool:

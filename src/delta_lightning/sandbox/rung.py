@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from delta_lightning.sandbox.interpreter import Interpreter
 from delta_lightning.sandbox.slots import Slot
 
-PROBES = ("files", "writes", "network", "signals", "processes", "memory", "sight", "survivors")
+PROBES = ("files", "writes", "network", "sight", "signals", "processes", "memory", "survivors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Plan:
         marker: the constant in the filter that stands for the cell's own process number.
         landlock: `readable` and `devices` for Landlock, or None.
         walls: each cell gets a Landlock domain of its own (no signals to others).
+        watch_memory: the zygote adds up the memory of a cell's processes and kills it past its limit (no control group does).
         count_processes: the limit of processes is set (it would be of no use, or hit neighbours, where the uid is shared).
         folders: put on `sys.path` inside.
         outside: for the rungs that build their own root: what is shown in it.
@@ -40,6 +41,7 @@ class Plan:
     marker: int = 0
     landlock: dict[str, Any] | None = None
     walls: bool = False
+    watch_memory: bool = False
     count_processes: bool = True
     folders: tuple[str, ...] = ()
     outside: dict[str, Any] | None = None

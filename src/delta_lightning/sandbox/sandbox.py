@@ -168,7 +168,9 @@ class Sandbox:
             strike=lambda: outpost.send({"do": "kill", "number": number}),
             leave=lambda: self._leave(outpost),
             starved=lambda: group.kills() > kills,
+            sweep=lambda: outpost.plan.namespaces or group.sweep(PATIENCE),
             ended=lambda: self._free(lane, number),
+            last_words=outpost.last_words,
         )
 
     def close(self) -> None:

@@ -47,6 +47,7 @@ class Unshare(Rung):
             capabilities=True,
             seccomp=seccomp.assemble(alone=False),
             walls=landlock_version() >= 6,
+            watch_memory=not self.memory_group,
             count_processes=root or counts_own_processes(),
             folders=tuple(folders),
             outside=outside,
@@ -69,5 +70,5 @@ class Unshare(Rung):
     def missing(self) -> tuple[str, ...]:
         """What does not hold, a line each."""
         if os.geteuid() == 0:
-            return () if self.memory_group else ("no memory control group: the zygote's watch is 20 ms late",)
+            return () if self.memory_group else ("no memory control group: the zygote's watch is some 50 ms late",)
         return user_missing(self, os.geteuid())

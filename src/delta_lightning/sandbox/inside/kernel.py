@@ -82,6 +82,11 @@ def die_with_parent() -> None:
     prctl(1, 9)
 
 
+def adopt_orphans() -> None:
+    """Processes whose parent ends become children of this one, however they detached themselves."""
+    prctl(36, 1)
+
+
 def drop_bounding_set() -> None:
     """No program run from here on can gain a capability. Ends at the first number the kernel does not know."""
     for capability in range(64):

@@ -17,9 +17,24 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from delta_lightning.sandbox.inside import cell, kernel
+from delta_lightning.sandbox.inside import cell, hunt, kernel
 
 MOST = 65536  # bytes of one control message
+WATCH = 50  # milliseconds between two looks at the memory of cells
+
+
+class Job:
+    """A cell that runs.
+
+    Args:
+        number: the trainer's number for it.
+        process: its first process, as this process sees it.
+        report: the pipe for its ending.
+        memory: bytes that all of its processes together may use.
+    """
+
+    def __init__(self, number: int, process: int, report: int, memory: int) -> None:
+        self.number, self.process, self.report, self.memory, self.starved = number, process, report, memory, False
 
 
 class Zygote:
@@ -37,7 +52,7 @@ class Zygote:
         self, plan: dict[str, Any], control: socket.socket, owner: int, doors: list[list[int]], drivers: dict[str, ModuleType]
     ) -> None:
         self._plan, self._control, self._owner, self._doors, self._drivers = plan, control, owner, doors, drivers
-        self._cells: dict[int, tuple[int, int, int]] = {}  # pidfd -> number, process, report
+        self._cells: dict[int, Job] = {}  # by pidfd
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if plan["namespaces"] else -1
         self._poll = select.poll()
         for descriptor in (control.fileno(), owner):
@@ -46,18 +61,21 @@ class Zygote:
     def serve(self) -> None:
         """Until the control socket closes or the owner ends."""
         while True:
-            for descriptor, _ in self._poll.poll():
+            watched = bool(self._cells) and self._plan["watch_memory"]
+            for descriptor, _ in self._poll.poll(WATCH if watched else None):
                 if descriptor == self._owner:
                     return
                 if descriptor in self._cells:
                     self._bury(descriptor)
                 elif descriptor == self._control.fileno() and not self._obey():
                     return
+            if watched:
+                self._watch()
 
     def end(self) -> None:
         """Kill what still runs and wait until it is gone."""
         for pidfd in list(self._cells):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self._strike(pidfd)
             self._bury(pidfd)
 
     def _obey(self) -> bool:
@@ -75,9 +93,9 @@ class Zygote:
                 for descriptor in descriptors[1:]:
                     os.close(descriptor)
         else:
-            for pidfd, (number, _, _) in self._cells.items():
-                if number == order["number"]:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            for pidfd, job in self._cells.items():
+                if job.number == order["number"]:
+                    self._strike(pidfd)
         return True
 
     def _start(self, order: dict[str, Any], descriptors: list[int]) -> None:
@@ -91,7 +109,7 @@ class Zygote:
         if process == 0:
             self._become(order, descriptors)
         pidfd = os.pidfd_open(process)
-        self._cells[pidfd] = (order["number"], process, report)
+        self._cells[pidfd] = Job(order["number"], process, report, order["limits"]["memory_mib"] << 20)
         self._poll.register(pidfd, select.POLLIN)
 
     def _fork(self) -> int:
@@ -132,13 +150,26 @@ class Zygote:
         self._cells.clear()
         self._doors = []
 
+    def _strike(self, pidfd: int) -> None:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
     def _bury(self, pidfd: int) -> None:
-        _, process, report = self._cells.pop(pidfd)
+        """After the first process of a pid namespace nothing is left of it; without namespaces, its orphans are hunted."""
+        job = self._cells.pop(pidfd)
         self._poll.unregister(pidfd)
-        _, status = os.waitpid(process, 0)
-        _tell(report, {"status": status})
+        _, status = os.waitpid(job.process, 0)
+        if self._plan["seccomp"] is None:
+            hunt.orphans({other.process for other in self._cells.values()})
+        _tell(job.report, {"status": status, "memory": job.starved})
         os.close(pidfd)
-        os.close(report)
+        os.close(job.report)
+
+    def _watch(self) -> None:
+        used = hunt.memory({job.process for job in self._cells.values()})
+        for pidfd, job in self._cells.items():
+            if used[job.process] > job.memory:
+                job.starved = True
+                self._strike(pidfd)
 
 
 def _tell(report: int, message: dict[str, Any]) -> None:
@@ -173,6 +204,8 @@ def main(control: socket.socket, boot: dict[str, Any], descriptors: list[int]) -
         kernel.no_new_privileges()
         version = kernel.landlock_version()
         kernel.landlock(version, plan["landlock"]["readable"], plan["landlock"]["devices"], walls=True)
+    if plan["seccomp"] is None:
+        kernel.adopt_orphans()
     if plan["capabilities"]:
         kernel.drop_bounding_set()
     gc.collect()
