@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from delta_lightning.data.prompts import BATCH, check_template, make_prompts, render
+from delta_lightning.data.prompts import BATCH, Templates, check_template, make_prompts, render
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Problem
 
@@ -55,6 +55,21 @@ def test_template_without_a_place_is_refused() -> None:
     check_template("{question}")
     with pytest.raises(ConfigError, match="question"):
         check_template("Answer this: {Question}")
+
+
+def test_templates_by_data_set() -> None:
+    templates = Templates(default="<{question}>", by_source={"code": "def {question}"})
+    other = Problem(id="b", question="y", reference={}, source="code")
+    prompts = make_prompts([problem("a", "x"), other], Letters(), templates, 10)
+    assert [prompt.text for prompt in prompts] == ["<x>", "def y"]
+    templates.refuse_unknown(["toy", "code", "toy"])
+    with pytest.raises(ConfigError, match=r"data.templates: wanted names among maths, toy, got 'code'"):
+        templates.refuse_unknown(["toy", "maths"])
+
+
+def test_a_data_sets_template_without_a_place_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.templates\.code"):
+        Templates(by_source={"code": "write"})
 
 
 def test_no_problems_no_prompts() -> None:

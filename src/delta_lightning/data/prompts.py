@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from delta_lightning.errors import ConfigError, require
@@ -13,11 +14,41 @@ BATCH = 1024  # texts tokenized at a time, so that progress shows
 NAMED = 5  # offenders named in a message
 
 
-def check_template(template: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Templates:
+    """The text around a question, for each data set.
+
+    Args:
+        default: `{question}` in it is replaced by the question. by_source: data set -> template, instead of the default.
+
+    Raises:
+        ConfigError: a template without a place for the question.
+    """
+
+    default: str = PLACE
+    by_source: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_template(self.default)
+        for source, template in self.by_source.items():
+            check_template(template, f"data.templates.{source}")
+
+    def text(self, problem: Problem) -> str:
+        """The prompt's text."""
+        return render(self.by_source.get(problem.source, self.default), problem.question)
+
+    def refuse_unknown(self, sources: Sequence[str]) -> None:
+        """Refuse a template for a data set that has no problem. Raises `ConfigError`."""
+        unknown = sorted(set(self.by_source) - set(sources))
+        require(not unknown, "data.templates", wanted=f"names among {', '.join(sorted(set(sources)))}", got=", ".join(unknown),
+                remedy="A template belongs to a data set by its name.")  # fmt: skip
+
+
+def check_template(template: str, setting: str = "template") -> None:
     """Refuse a template that has no place for the question. Raises `ConfigError`."""
     require(
         PLACE in template,
-        "template",
+        setting,
         wanted=f"a text with {PLACE}",
         got=template,
         remedy=f"Put {PLACE} where the question goes.",
@@ -32,7 +63,7 @@ def render(template: str, question: str) -> str:
 def make_prompts(
     problems: Sequence[Problem],
     tokenizer: Any,
-    template: str,
+    template: str | Templates,
     max_prompt_tokens: int,
     tick: Callable[[int, int], None] | None = None,
 ) -> list[Prompt]:
@@ -40,17 +71,17 @@ def make_prompts(
 
     Args:
         problems: in the order of the result. tokenizer: a `transformers` tokenizer.
-        template: see `render`. max_prompt_tokens: longest prompt allowed.
+        template: one for all, see `render`, or one for each data set. max_prompt_tokens: longest prompt allowed.
         tick: called as (done, total) after each batch.
 
     Raises:
         ConfigError: the template has no place for the question, or prompts are too long (how many, and the first of them).
     """
-    check_template(template)
+    templates = Templates(default=template) if isinstance(template, str) else template
     prompts: list[Prompt] = []
     for start in range(0, len(problems), BATCH):
         part = problems[start : start + BATCH]
-        texts = [render(template, problem.question) for problem in part]
+        texts = [templates.text(problem) for problem in part]
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         prompts += [
             Prompt(id=problem.id, text=text, token_ids=tuple(ids), source=problem.source, reference=problem.reference)

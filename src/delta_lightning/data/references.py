@@ -18,27 +18,32 @@ def check_references(
     """The problems whose reference the verifier can use.
 
     Args:
-        problems: to check, and the order of the result. verifier: what will read their references.
+        problems: to check, and the order of the result. verifier: what will read their references, or what it routes their
+            data set to.
         skip: leave out problems whose reference is refused, instead of raising. How many is the difference in length.
         tick: called as (done, total) now and then.
 
     Raises:
-        ConfigError: a field that the verifier reads is missing (with `skip` too: that is the config's fault, not the
-            row's), or references are refused (how many, and the first five with their reasons).
+        ConfigError: the verifier has no judge for a data set, or a field that it reads is missing (with `skip` too: that is
+            the config's fault, not the row's), or references are refused (how many, and the first five with their reasons).
     """
-    wanted = verifier.reference_fields()
+    judges: dict[str, tuple[Verifier, frozenset[str]]] = {}
     usable: list[Problem] = []
     refused: list[tuple[str, str]] = []
     for done, problem in enumerate(problems, 1):
+        if problem.source not in judges:
+            judge = verifier.route(problem.source)
+            judges[problem.source] = (judge, judge.reference_fields())
+        judge, wanted = judges[problem.source]
         missing = sorted(wanted - problem.reference.keys())
         if missing:
             raise ConfigError(
                 f"reference of problem {problem.id}",
-                wanted=f"the field {missing[0]!r}, which {type(verifier).__name__} reads",
+                wanted=f"the field {missing[0]!r}, which {type(judge).__name__} reads",
                 got=f"the fields {', '.join(map(repr, problem.reference)) or 'none'}",
                 remedy="Map it to a column of the data, or choose a verifier that fits the data.",
             )
-        reason = verifier.refuse_reference(problem.reference)
+        reason = judge.refuse_reference(problem.reference)
         if reason is None:
             usable.append(problem)
         else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 
-from delta_lightning.data.prompts import check_template, make_prompts, render
+from delta_lightning.data.prompts import Templates, make_prompts
 from delta_lightning.data.references import check_references
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.functional.random import stable_hash
@@ -29,6 +29,7 @@ class PromptData(pl.LightningDataModule):
         source: where problems come from.
         path: file or folder; shorthand for the source's own `path`.
         template: text of a prompt; `{question}` is replaced by the question.
+        templates: data set -> template, instead of `template`, where a source mixes several (`Mixture`).
         max_prompt_tokens: longest prompt, tokens; longer ones are refused, with their number.
         held_out_prompts: problems of the held-out split that `validate` uses (all if there are fewer).
         unusable_references: what to do with problems whose reference the verifier refuses: "error" or "skip" (counted).
@@ -44,16 +45,17 @@ class PromptData(pl.LightningDataModule):
         held_out_prompts: int = 256,
         unusable_references: Literal["error", "skip"] = "error",
         shuffle: bool = True,
+        templates: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.source = _with_path(source, path)
-        self.template, self.max_prompt_tokens, self.held_out_prompts = template, max_prompt_tokens, held_out_prompts
+        self.templates = Templates(default=template, by_source=templates or {})
+        self.max_prompt_tokens, self.held_out_prompts = max_prompt_tokens, held_out_prompts
         self.unusable_references, self.shuffle = unusable_references, shuffle
         self.train_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
         self.loader: RolloutLoader | None = None
         self._permutation: tuple[tuple[int, int, int] | None, list[int]] = (None, [])
-        check_template(template)
         require(
             max_prompt_tokens >= 1, "data.max_prompt_tokens", wanted="at least 1", got=max_prompt_tokens, remedy="Raise it."
         )
@@ -70,6 +72,7 @@ class PromptData(pl.LightningDataModule):
 
     def _split(self, split: str, tokenizer: Any, verifier: Verifier, progress: Progress) -> list[Prompt]:
         problems: Sequence[Problem] = self.source.problems(split)
+        self.templates.refuse_unknown([problem.source for problem in problems])
         if split == "held_out":
             problems = problems[: self.held_out_prompts]
         usable = check_references(
@@ -81,7 +84,7 @@ class PromptData(pl.LightningDataModule):
                 f"{split}: {len(problems) - len(usable)} of {len(problems)} problems left out, their answers cannot be used"
             )
         prompts = make_prompts(
-            usable, tokenizer, self.template, self.max_prompt_tokens,
+            usable, tokenizer, self.templates, self.max_prompt_tokens,
             tick=lambda done, total: progress(f"tokenizing {split} prompts", done, total),
         )  # fmt: skip
         if not prompts:
@@ -92,7 +95,7 @@ class PromptData(pl.LightningDataModule):
         """(prompt ids, answer ids with end of sequence) of the training problems that carry a worked solution."""
         for problem in self.source.problems("train"):
             if problem.solution is not None:
-                prompt = tokenizer.encode(render(self.template, problem.question), add_special_tokens=False)
+                prompt = tokenizer.encode(self.templates.text(problem), add_special_tokens=False)
                 answer = tokenizer.encode(problem.solution, add_special_tokens=False)
                 yield tuple(prompt), (*answer, tokenizer.eos_token_id)
 
