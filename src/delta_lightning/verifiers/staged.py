@@ -8,10 +8,10 @@ from typing import Literal
 from delta_lightning.errors import require
 from delta_lightning.verifiers.clock import is_time, same_time
 from delta_lightning.verifiers.comparison import Comparison, TooHardError
-from delta_lightning.verifiers.explosive import beyond, explosive
+from delta_lightning.verifiers.explosive import beyond, expands, explosive
 from delta_lightning.verifiers.numerals import numeral, same_number
 from delta_lightning.verifiers.residues import is_residue, same_residue
-from delta_lightning.verifiers.symbolic import Rules, parses, same_meaning, warm_up
+from delta_lightning.verifiers.symbolic import Rules, parses, same_form, same_meaning, warm_up
 from delta_lightning.verifiers.tidy import squeezed, tidy
 from delta_lightning.verifiers.words import is_words, same_words, words
 
@@ -81,6 +81,10 @@ class Staged(Comparison):
             raise TooHardError(reason)
         if not wanted_number and not parses(wanted):
             return None
+        if expands(got) or expands(wanted):
+            if same_form(wanted, got):
+                return True
+            raise TooHardError("a large power of a sum")
         return same_meaning(
             wanted,
             got,

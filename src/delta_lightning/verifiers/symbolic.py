@@ -63,6 +63,16 @@ def parses(gold: str) -> bool:
     return _parse_gold(gold) is not None
 
 
+def same_form(gold: str, answer: str) -> bool:
+    """Whether two `tidy` texts are the same expression up to the order of sums and products; nothing is expanded."""
+    from sympy import Expr
+
+    wanted, got = _parse_gold(gold), _parse(answer)
+    if not (isinstance(wanted, Expr) and isinstance(got, Expr)):
+        return wanted is not None and bool(wanted == got)
+    return bool(wanted.doit() == got.doit())  # `doit` sorts what the parser left unsorted
+
+
 def same_meaning(gold: str, answer: str, rules: Rules) -> bool:
     r"""Whether two `tidy` texts, neither of them words, denote the same mathematical object. `gold` must parse.
 
