@@ -19,3 +19,4 @@ from delta_lightning.verifiers import (  # noqa: F401
     regex_format,
     weighted_sum,
 )
+from delta_lightning.verifiers.remote import chat_judge, remote_verifier  # noqa: F401

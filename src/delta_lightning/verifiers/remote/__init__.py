@@ -1,0 +1,1 @@
+"""Judges behind HTTP. Importing this package imports nothing."""
