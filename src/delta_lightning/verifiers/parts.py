@@ -8,6 +8,7 @@ from __future__ import annotations
 from delta_lightning.verifiers import (  # noqa: F401
     by_source,
     choice,
+    code,
     exact,
     excerpts,
     first_that_applies,
