@@ -15,8 +15,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from delta_lightning.cli import preflight, resume, run_folder, swap
+from delta_lightning.cli.config_files import check_config_files, delta_error, settle
 from delta_lightning.cli.failures import debugging, exit_code, hush_writers, rank, show, storage_message
-from delta_lightning.cli.parser import DeltaParser, check_config_files, delta_error, settle
+from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.errors import ConfigError
