@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from delta_lightning.sandbox.interpreter import DEVICES, Interpreter, system_view
 
 
@@ -20,6 +22,8 @@ def outer(program: str, interpreter: Interpreter, capabilities: tuple[str, ...])
     for path, target in links:
         arguments += ["--symlink", target, path]
     for path in interpreter.folders:
+        for parent in reversed(PurePath(path).parents):  # bubblewrap gives what it creates mode 0700: cells could not pass
+            arguments += ["--perms", "0755", "--dir", str(parent)]
         arguments += ["--ro-bind", path, path]
     arguments += ["--proc", "/proc", "--dir", "/dev"]
     for device in DEVICES:
