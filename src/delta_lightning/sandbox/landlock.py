@@ -61,7 +61,7 @@ class Landlock(Rung):
             "one process, which can start no other and signal no other: nothing outlives its cell",
             "no capabilities, no new privileges, a system call filter",
             "memory: address space of the process" + (", and a control group" if self.memory_group else ""),
-            "threads: a pids control group" if self.process_group else "threads: address space and RLIMIT_NPROC",
+            "threads: a pids control group" if self.process_group else "threads: RLIMIT_NPROC",
         )
 
     @property
@@ -73,4 +73,6 @@ class Landlock(Rung):
         ]
         if not self.own_uid:
             lines.append("no uid of its own: every cell is the trainer's uid, without its capabilities")
+            if not self.process_group:
+                lines.append("the limit of threads is loose: the kernel counts the user's other processes too (none for root)")
         return tuple(lines)

@@ -131,9 +131,10 @@ class Outpost:
             raise RunError(f"The sandbox's zygote is gone: {error}") from error
 
     @property
-    def own_uids(self) -> bool:
-        """Whether each lane has a uid that nothing else uses."""
-        return self.plan.uids is not None
+    def zygote_process(self) -> int:
+        """The zygote's process number on this machine; -1 when it is gone."""
+        with open(f"/proc/self/fdinfo/{self.zygote}") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
 
     def ended(self) -> bool:
         """Whether the zygote has ended."""

@@ -19,6 +19,7 @@ from delta_lightning.sandbox.landlock import Landlock
 from delta_lightning.sandbox.limits import Limits
 from delta_lightning.sandbox.outpost import Outpost
 from delta_lightning.sandbox.rung import Rung, may_change_uid
+from delta_lightning.sandbox.slots import threads_of
 
 _abandoned: list[Outpost] = []  # slots left to die: their leases are held until they are empty
 
@@ -107,6 +108,11 @@ class Sandbox:
             "docs/sandbox.md. Only for programs that you trust: allow_unsafe: true.",
         )
 
+    @property
+    def zygote(self) -> int:
+        """Process number of the running zygote on this machine, 0 while there is none: to look at its processes from outside."""
+        return 0 if self._outpost is None else self._outpost.zygote_process
+
     def start(
         self,
         entry: str,
@@ -140,7 +146,10 @@ class Sandbox:
             self._number += 1
             number = self._number
             group = outpost.groups[lane]
-            group.limit(memory_mib=limits.memory_mib, processes=limits.processes)
+            try:
+                group.limit(memory_mib=limits.memory_mib, processes=limits.processes)
+            except OSError as error:
+                raise RunError(f"The sandbox's control group refuses the limits {limits}: {error}") from error
             kills = group.kills()
             order = {
                 "do": "start",
@@ -148,7 +157,7 @@ class Sandbox:
                 "entry": entry,
                 "lane": lane,
                 "limits": asdict(limits),
-                "other_processes": 0 if outpost.own_uids else _OTHERS,
+                "other_processes": _other_processes(outpost),
             }
             read, write = os.pipe2(os.O_CLOEXEC)
             text = os.memfd_create("argument")
@@ -205,7 +214,15 @@ class Sandbox:
                 del self._busy[lane]
 
 
-_OTHERS = 4  # the zygote, bubblewrap and the other lane's first processes, where all share a uid
+_OTHERS = 4  # the zygote, bubblewrap and the other lane's first processes, where all share a uid in a namespace of theirs
+_MARGIN = 256  # processes and threads that the trainer's user may start while a cell runs, where the kernel counts them too
+
+
+def _other_processes(outpost: Outpost) -> int:
+    """How many processes and threads that are not the cell's the kernel counts against its limit."""
+    if outpost.plan.uids is not None:
+        return 0
+    return _OTHERS if outpost.plan.namespaces else threads_of(os.geteuid()) + _MARGIN
 
 
 def _enter(rung: Rung, interpreter: Interpreter, drivers: Mapping[str, str], folders: Sequence[str]) -> tuple[Rung, Outpost]:

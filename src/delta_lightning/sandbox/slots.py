@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,23 +74,46 @@ def lease() -> Slot:
             os.close(descriptor)
             continue
         slot = Slot(number=number, descriptor=descriptor)
-        if busy.isdisjoint(slot.uids):
+        if busy.isdisjoint(slot.uids) and not any(_named(uid) for uid in slot.uids):
             return slot
         slot.release()
     raise RunError(f"All {SLOTS} slots of the sandbox are taken ({place}). End other runs of this machine.")
 
 
+def _named(uid: int) -> bool:
+    """Whether somebody's account has this uid."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+def threads_of(uid: int) -> int:
+    """Processes and threads of `uid` on this machine, as far as they can be seen; at most a second old."""
+    now = time.monotonic()
+    if _counted.get(uid, (0, -1.0))[1] < now - 1:
+        total = 0
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            fields = _status(name)
+            if fields.get("Uid", "").split()[:1] == [str(uid)]:
+                total += int(fields.get("Threads", "1"))
+        _counted[uid] = (total, now)
+    return _counted[uid][0]
+
+
+_counted: dict[int, tuple[int, float]] = {}
+
+
 def _uids_with_processes() -> frozenset[int]:
-    found: set[int] = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            found.update(_real_uid(name))
-    return frozenset(found)
+    numbers = filter(str.isdigit, os.listdir("/proc"))
+    return frozenset(int(fields["Uid"].split()[0]) for number in numbers if (fields := _status(number)))
 
 
-def _real_uid(process: str) -> tuple[int, ...]:
+def _status(process: str) -> dict[str, str]:
+    """The fields of /proc/*/status; none for a process that has just ended."""
     try:
         with open(f"/proc/{process}/status") as file:
-            return tuple(int(line.split()[1]) for line in file if line.startswith("Uid:"))
+            return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
     except (FileNotFoundError, ProcessLookupError):
-        return ()
+        return {}

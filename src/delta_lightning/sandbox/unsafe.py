@@ -32,14 +32,14 @@ class Unsafe(Rung):
 
     def promises(self) -> frozenset[str]:
         """Only what limits and control groups hold."""
-        return frozenset({"memory", *(["processes"] if self.process_group else [])})
+        return frozenset([*(["memory"] if self.memory_group else []), *(["processes"] if self.process_group else [])])
 
     @property
     def guarantees(self) -> tuple[str, ...]:
         """What holds, a line each."""
         return (
             "memory: address space per process" + (", and a control group for all of a cell" if self.memory_group else ""),
-            "processor time and size of files per process; the first process and its process group are killed at the end",
+            "processor time and size of files per process; processes that a program leaves behind are hunted down at its end",
         )
 
     @property
@@ -47,6 +47,7 @@ class Unsafe(Rung):
         """What does not hold, a line each."""
         return (
             "NO ISOLATION: a program can read, write and send whatever the trainer's user can, and kill the trainer",
-            "processes that leave their process group outlive the cell",
+            "a program that attacks the zygote or the trainer may outlive its cell",
+            *(() if self.memory_group else ("the memory of several processes together is not limited",)),
             *(() if self.process_group else ("the number of processes is not limited",)),
         )
