@@ -14,6 +14,9 @@ except ImportError:
     from delta_lightning.verifiers.code.cells.literals import BUILTIN_ERRORS, Decoder, Encoder, Handle, Refused
 
 
+_MUTABLE = (list, dict, set, bytearray, deque)
+
+
 class ProgramFault(BaseException):
     """The program ended, or broke the protocol. No test can catch it by accident: it is no `Exception`."""
 
@@ -48,8 +51,8 @@ class Link:
         result, *after = self._ask("call", self._encode(target), self._encode(positional), self._encode(named))
         if after:
             changed_positional, changed_named = (self._value(part) for part in after)
-            _absorb(positional, changed_positional)
-            _absorb(named, changed_named)
+            _update(positional, changed_positional)
+            _update(named, changed_named)
         return self._value(result)
 
     def get(self, target: Remote, name: str) -> Any:
@@ -212,26 +215,33 @@ def _is_names(data: Any) -> bool:
     return type(data) is list and bool(data) and all(type(name) is str for name in data)
 
 
+def _update(old: Any, new: Any) -> None:
+    """Make the arguments of a call (a tuple, or a dictionary by name) what the program made of them, in place."""
+    if type(old) is not type(new) or (old.keys() != new.keys() if type(old) is dict else len(old) != len(new)):
+        raise ProgramFault("broke the protocol: other arguments than those of the call")
+    for key in old if type(old) is dict else range(len(old)):
+        if isinstance(old[key], _MUTABLE):
+            if type(old[key]) is not type(new[key]):
+                raise ProgramFault("broke the protocol: an argument of another type")
+            _absorb(old[key], new[key])
+
+
 def _absorb(old: Any, new: Any) -> None:
-    """Make the mutable parts of `old` what they are in `new`, in place, so that other names for them see it."""
-    if type(old) is not type(new):
-        raise ProgramFault("broke the protocol: an argument of another type")
-    same_keys = old.keys() == new.keys() if type(old) is dict else type(old) in (list, tuple) and len(old) == len(new)
-    if type(old) is tuple and not same_keys:
-        raise ProgramFault("broke the protocol: another number of arguments")
-    if same_keys:
-        keys: Any = old if type(old) is dict else range(len(old))
-        for key in keys:
-            if _mutable(old[key]) and type(old[key]) is type(new[key]):
-                _absorb(old[key], new[key])
-            elif type(old) is not tuple:
-                old[key] = new[key]
-    elif type(old) in (list, bytearray) or _mutable(old):
+    """Make a container what it is in `new`, in place, and those inside it that are still of its shape, so that other names for
+    them see it too; not those inside a tuple.
+    """
+    if type(old) is dict and list(old) == list(new):
+        keys: Any = old
+    elif type(old) is list and len(old) == len(new):
+        keys = range(len(old))
+    else:
         _replace(old, new)
-
-
-def _mutable(value: Any) -> bool:
-    return isinstance(value, list | dict | set | bytearray | deque | tuple)
+        return
+    for key in keys:
+        if isinstance(old[key], _MUTABLE) and type(old[key]) is type(new[key]):
+            _absorb(old[key], new[key])
+        else:
+            old[key] = new[key]
 
 
 def _replace(old: Any, new: Any) -> None:
