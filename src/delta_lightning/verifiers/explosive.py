@@ -16,7 +16,7 @@ _MAX_FACTORIAL = 3_000
 _MAX_CHOOSE = 20_000
 _MAX_TERMS = 150
 _MAX_BARS = 12  # absolute values: the grammar tries every pairing
-_MAX_RANGE = re.compile(r"\\(?:prod|sum)(?![A-Za-z])[^^]{0,80}\^\s*\{?\s*([0-9]+)")
+_MAX_RANGE = 10_000
 _MAX_SUM_POWER = 30
 
 _TOWER = re.compile(r"([0-9]+)((?:\s*\^\s*\{?\s*[0-9]+){2,})")
@@ -26,7 +26,7 @@ _GROUP_POWER = re.compile(r"[)\]}]\s*\^\s*\{?\s*-?\s*([0-9]+)")
 _FACTORIAL = re.compile(r"([0-9]+)\s*!")
 _REPEATED_FACTORIAL = re.compile(r"!\s*\)+\s*!|!!!|\([0-9^{}\s*+]+\)\s*!")
 _CHOOSE = re.compile(r"\\[dt]?binom\s*\{?\s*([0-9]+)")
-_RANGE = re.compile(r"\\(?:prod|sum)[^a-zA-Z].*?\^\s*\{?\s*([0-9]+)", re.DOTALL)
+_RANGE = re.compile(r"\\(?:prod|sum)(?![A-Za-z])[^^]{0,80}\^\s*\{?\s*([0-9]+)")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|log|ln|exp|sqrt)(?![A-Za-z])")
 _DIGITS = re.compile(r"[0-9]+")
 _SINGLE_FACTORIAL = re.compile(r"([0-9]+)\s*!+")

@@ -252,3 +252,16 @@ def _really_close(left: Any, right: Any, digits: int) -> bool:
         return all(zero)
     tolerance = 10.0 ** (1 - digits) if left.has(Float) or right.has(Float) else _EXACT
     return bool(difference <= size * tolerance)
+
+
+def equal_by_simplification(first: str, second: str) -> bool:
+    """Whether sympy simplifies the difference of two LaTeX expressions to 0; False where one does not parse."""
+    from sympy import Expr, simplify
+
+    left, right = _parsed(first), _parsed(second)
+    if not (isinstance(left, Expr) and isinstance(right, Expr)):
+        return False
+    try:
+        return bool(simplify(left - right) == 0)
+    except (TypeError, ValueError, NotImplementedError):  # no difference to simplify: sets, unknown functions
+        return False
