@@ -1,7 +1,7 @@
 """Hostile programs, a small judge for them, and how to see from outside whether one had an effect.
 
-Run as a script it judges programs for a test under another uid: arguments are the rung and the limit in seconds, programs come as
-JSON lines on standard input, findings go as JSON lines to standard output.
+Run as a script it judges programs for a test under another uid: arguments are the rung and the limit in seconds, programs come
+as JSON lines on standard input, findings go as JSON lines to standard output.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ def serve(channels: list[int], argument: bytes) -> None:
             try:
                 value = space["add"](*question["arguments"])  # type: ignore[operator]
                 answer = {"id": question["id"], "value": value if type(value) is int else None}
-            if type(value) is str:
-                answer["text"] = value[:10000]  # a secret that came out is looked for here
-            except BaseException as error:
+                if type(value) is str:
+                    answer["text"] = value[:10000]  # a secret that came out is looked for here
+            except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = {"id": question["id"], "value": None, "error": str(error)[:10000]}
             _say(channel, answer)
 
@@ -27,7 +27,7 @@ def serve(channels: list[int], argument: bytes) -> None:
 def _load(program: str, space: dict[str, object]) -> bool:
     try:
         exec(compile(program, "solution.py", "exec"), space)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as above
         return False
     return True
 
