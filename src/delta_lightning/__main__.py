@@ -15,6 +15,7 @@ delta-lightning trains language models by reinforcement learning from verifiable
   delta-lightning validate --config CONFIG [--ckpt_path FILE]        held-out accuracy only
   delta-lightning ablate --config CONFIG --assigners '[A, B]'        credit assigners compared on the same rollouts
   delta-lightning check package.MyPart                               a part of yours, held to the laws of its seam
+  delta-lightning verify --config CONFIG --data answers.jsonl        a file of answers graded, without a model
   delta-lightning plugins                                            installed plug-ins
   delta-lightning --version
 
@@ -50,6 +51,10 @@ def main(args: Sequence[str] | None = None) -> int:
         from delta_lightning.cli.check import run as check
 
         return check(given[1:])
+    if given[0] == "verify":
+        from delta_lightning.cli.verify import run as verify
+
+        return verify(given[1:])
     from delta_lightning.cli.app import run
 
     return run(given)

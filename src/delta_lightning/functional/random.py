@@ -8,9 +8,10 @@ SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generato
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # hashes are needed where torch is not: reading a data set
+    from torch import Tensor
 
 _GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -45,4 +46,4 @@ def keyed_uniform(keys_B: Tensor, counters: Tensor) -> Tensor:
     # Each key seeds a SplitMix64 stream of its own; xor of two mixed values would be symmetric in key and counter.
     mixed = mix64(mix64(keys_B)[:, None] + counters * _GAMMA)
     # 52 bits: with 53 the largest value plus a half would round up to 1.
-    return (_shift_right(mixed, 12).to(torch.float64) + 0.5) * _UNIT
+    return (_shift_right(mixed, 12).double() + 0.5) * _UNIT

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from delta_lightning.errors import RunError, require
-from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Rollout, Status
+
+Item = TypeVar("Item")
 
 FAILED = {Status.ERROR: "max_error_share", Status.UNAVAILABLE: "max_unavailable_share"}  # never a reward
 _SPARE = 1.0  # seconds that the pool's limit must leave above the verifier's own
 _NAMED = 5  # causes in a message
+
+
+class Gathering(Protocol):
+    """What is needed of the ranks. Not their class: `delta-lightning verify` reads this file, and starts without torch."""
+
+    def all_objects(self, value: Item) -> list[Item]:
+        """One object per rank, on every rank."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,7 @@ def settled(rollout: Rollout, policy: VerdictPolicy) -> Rollout:
     return rollout if isinstance(rule, str) else replace(rollout, verdict=replace(verdict, reward=rule))
 
 
-def stop_if_broken(rollouts: Sequence[tuple[int, Rollout]], policy: VerdictPolicy, ranks: Ranks) -> None:
+def stop_if_broken(rollouts: Sequence[tuple[int, Rollout]], policy: VerdictPolicy, ranks: Gathering) -> None:
     """Raises `RunError`, on every rank, when too many verdicts failed. Collective."""
     mine = [(r.verdict.status, f"{r.prompt.id}: {r.verdict.reason}") for _, r in rollouts if r.verdict.status in FAILED]
     everywhere = ranks.all_objects((mine, len(rollouts)))
