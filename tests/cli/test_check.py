@@ -124,3 +124,64 @@ def test_short_names_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 0 and "Exit code 0" in capsys.readouterr().out
     assert main(["check", "TokenMean"]) == 0
     assert "is a Reduction" in capsys.readouterr().out
+
+
+JUDGE = """
+from dataclasses import dataclass
+from delta_lightning.interfaces import Verifier
+from delta_lightning.types import Status, Verdict
+
+@dataclass(frozen=True, kw_only=True)
+class Contains(Verifier):
+    \"""1 where the text contains the word.
+
+    Args:
+        source: unused.
+    \"""
+
+    source: str = ""
+
+    def score(self, prompt, completion):
+        if self.refuse_reference(prompt.reference):
+            return Verdict(status=Status.ERROR, reward=0.0)
+        right = prompt.reference["word"][0] in completion.text
+        return Verdict(status=Status.CORRECT if right else Status.INCORRECT, reward=float(right))
+
+    def reference_fields(self):
+        return frozenset({"word"})
+
+    def refuse_reference(self, reference):
+        word = reference.get("word")
+        return None if isinstance(word, list) and word and isinstance(word[0], str) else "no list"
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (['--reference={"word": ["a"]}'], 0, "obeys the laws of Verifier ... yes"),
+        (['--reference={"word": ["a"]}', "--source=anything"], 0, "yes"),
+        ([], 1, "no reference to try: {'word': '42'} is refused (no list); give one with --reference"),
+        (['--reference={"word": "a"}'], 1, "refuse_reference() refuses an example's reference"),
+    ],
+)
+def test_a_verifier_is_tried_with_a_reference(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, said: str
+) -> None:
+    (folder / "others.py").write_text(JUDGE, encoding="utf-8")
+    assert main(["check", "others.Contains", *options]) == code
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "message"), [("{", "wanted JSON"), ("[1]", "wanted a JSON object, got [1]")])
+def test_a_reference_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str], given: str, message: str) -> None:
+    (folder / "others.py").write_text(JUDGE, encoding="utf-8")
+    assert main(["check", "others.Contains", f"--reference={given}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_data_set_of_the_reference_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    by_source = ["BySource", '--verifiers={"gsm8k": {"class_path": "MathVerifier"}}', '--reference={"answer": "42"}']
+    assert main(["check", *by_source, "--source=gsm8k"]) == 0, capsys.readouterr().out
+    assert main(["check", *by_source]) == 1
+    assert "there are gsm8k, got problems of 'example'" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import sys
 import time
 import traceback
@@ -17,14 +18,19 @@ from delta_lightning.cli.config_files import delta_error
 from delta_lightning.cli.failures import debugging, show
 from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.errors import ConfigError
+from delta_lightning.interfaces import Verifier
 from delta_lightning.testing.laws import CHECKS, SEAMS, check, check_part, concrete_parts, seam_of
+from delta_lightning.verifiers.example import Example
 
+_QUOTE = """For example --reference='{"answer": "42"}'."""
 USAGE = """\
-delta-lightning check CLASS [--FIELD=VALUE ...]
+delta-lightning check CLASS [--FIELD=VALUE ...] [--reference=JSON] [--source=NAME]
 
 Holds a part to the laws of its seam: detached, finite, the same however the rows are cut, padded, ordered or spread over ranks,
 fine on degenerate batches. CLASS is an import path such as my_package.MyAssigner, or a short name such as Delta. Fields that
-are left out keep their defaults. Exit code 0: it obeys; 1: a law is broken; 2: there is no such part.
+are left out keep their defaults. A verifier is tried with what its method examples() gives, or with --reference='{"answer":
+"42"}', as the data would have it, and --source, the data set of that problem.
+Exit code 0: it obeys; 1: a law is broken; 2: there is no such part.
 """
 
 
@@ -35,7 +41,8 @@ def run(args: Sequence[str]) -> int:
         return 0
     try:
         cls = _named(args[0])
-        part = _built(cls, list(args[1:]))
+        options, examples = _examples(cls, args[1:])
+        part = _built(cls, options)
     except ConfigError as error:
         if debugging():
             raise
@@ -45,7 +52,7 @@ def run(args: Sequence[str]) -> int:
     sys.stdout.write(f"{cls.__module__}.{cls.__qualname__} is a {seam.__name__}\n")
     steps: list[tuple[str, Callable[[], None]]] = [("is a frozen, documented dataclass", lambda: check_part(cls, part))]
     if seam in CHECKS:
-        steps.append((f"obeys the laws of {seam.__name__}", lambda: check(part)))
+        steps.append((f"obeys the laws of {seam.__name__}", lambda: check(part, examples)))
     else:
         sys.stdout.write(f"  laws of {seam.__name__} need its engine or data: only the form of the class is checked\n")
     return max(_report(what, step) for what, step in steps)
@@ -108,6 +115,24 @@ def _named(name: str) -> type:
         raise ConfigError("check", wanted="a subclass of one seam of delta_lightning.interfaces", got=str(error),
                           remedy="Subclass CreditAssigner, PolicyLoss, or another seam.") from error  # fmt: skip
     return found
+
+
+def _examples(cls: type, options: Sequence[str]) -> tuple[list[str], tuple[Example, ...]]:
+    """The options that are fields, and what a verifier is to be tried with. Raises `ConfigError`."""
+    given = dict(option.split("=", 1) for option in options if option.startswith(("--reference=", "--source=")))
+    fields = {f"--{item.name}" for item in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    mine = given.keys() - fields
+    rest = [option for option in options if option.partition("=")[0] not in mine]
+    if not issubclass(cls, Verifier) or "--reference" not in mine:
+        return rest if issubclass(cls, Verifier) else list(options), ()
+    try:
+        reference = json.loads(given["--reference"])
+    except ValueError as error:
+        raise ConfigError("check --reference", wanted="JSON", got=str(error), remedy=_QUOTE) from error
+    if not isinstance(reference, dict):
+        raise ConfigError("check --reference", wanted="a JSON object", got=given["--reference"], remedy=_QUOTE)
+    source = given["--source"] if "--source" in mine else "example"
+    return rest, (Example(reference=reference, text="42", status=None, source=source),)
 
 
 def _built(cls: type, options: list[str]) -> Any:

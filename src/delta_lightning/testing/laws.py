@@ -6,7 +6,7 @@ right ones is for the part's own tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from delta_lightning.credit import Delta
@@ -21,6 +21,7 @@ from delta_lightning.interfaces import (
     RolloutCorrection,
     RolloutFilter,
     TokenWeighting,
+    Verifier,
 )
 from delta_lightning.testing.compare import TOLERANCE, check_tensor, close
 from delta_lightning.testing.parts import SEAMS, check_part, concrete_parts, seam_of
@@ -34,6 +35,9 @@ from delta_lightning.testing.step_laws import (
     check_step_part,
 )
 from delta_lightning.testing.update_laws import at_log_ratio, check_loss, check_penalty, check_reduction, check_weighting, drift
+from delta_lightning.testing.verifier_laws import check_extraction, check_verifier
+from delta_lightning.verifiers.example import Example
+from delta_lightning.verifiers.extraction import Extraction
 
 
 def check_proxy(part: GradientProxy) -> None:
@@ -44,6 +48,7 @@ def check_proxy(part: GradientProxy) -> None:
 CHECKS: dict[type, Callable[[Any], None]] = {
     AdvantageEstimator: check_advantage,
     CreditAssigner: check_credit,
+    Extraction: check_extraction,
     GradientProxy: check_proxy,
     Penalty: check_penalty,
     PolicyLoss: check_loss,
@@ -52,18 +57,26 @@ CHECKS: dict[type, Callable[[Any], None]] = {
     RolloutCorrection: check_correction,
     RolloutFilter: check_filter,
     TokenWeighting: check_weighting,
+    Verifier: check_verifier,
 }
 
 
-def check(part: Any) -> None:
-    """Hold an instance to the laws of its seam. Raises `AssertionError` with what broke, `TypeError` without a seam."""
+def check(part: Any, examples: Sequence[Example] = ()) -> None:
+    """Hold an instance to the laws of its seam. Raises `AssertionError` with what broke, `TypeError` without a seam.
+
+    Args:
+        part: the instance. examples: for a verifier, what it is tried with, instead of what it brings itself.
+    """
     seam = seam_of(type(part))
-    if seam in CHECKS:
+    if seam is Verifier:
+        check_verifier(part, examples)
+    elif seam in CHECKS:
         CHECKS[seam](part)
 
 
 __all__ = [
-    "CHECKS", "CUTS", "SEAMS", "TOLERANCE", "at_log_ratio", "check", "check_advantage", "check_correction", "check_credit",
-    "check_filter", "check_loss", "check_part", "check_penalty", "check_proxy", "check_reduction", "check_shaping",
-    "check_step_part", "check_tensor", "check_weighting", "close", "concrete_parts", "drift", "seam_of",
+    "CHECKS", "CUTS", "SEAMS", "TOLERANCE", "at_log_ratio", "check", "check_advantage", "check_correction",
+    "check_credit", "check_extraction", "check_filter", "check_loss", "check_part", "check_penalty", "check_proxy",
+    "check_reduction", "check_shaping", "check_step_part", "check_tensor", "check_verifier", "check_weighting", "close",
+    "concrete_parts", "drift", "seam_of",
 ]  # fmt: skip

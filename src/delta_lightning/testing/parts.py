@@ -13,12 +13,13 @@ from typing import Any
 from delta_lightning import interfaces
 from delta_lightning.credit.proxies import GradientProxy
 from delta_lightning.types import Need
+from delta_lightning.verifiers.extraction import Extraction
 
 PACKAGES = ("advantages", "corrections", "credit", "data", "filters", "losses", "samplers", "shaping", "verifiers.parts")
 SEAMS: tuple[type, ...] = (
     interfaces.PromptSource, interfaces.Sampler, interfaces.Verifier, interfaces.RewardShaping, interfaces.RolloutFilter,
     interfaces.AdvantageEstimator, interfaces.RolloutCorrection, interfaces.CreditAssigner, interfaces.TokenWeighting,
-    interfaces.PolicyLoss, interfaces.Penalty, interfaces.Reduction, GradientProxy,
+    interfaces.PolicyLoss, interfaces.Penalty, interfaces.Reduction, GradientProxy, Extraction,
 )  # fmt: skip
 
 

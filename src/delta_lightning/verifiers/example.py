@@ -16,13 +16,13 @@ class Example:
     Attributes:
         reference: what the data would give; it must be usable.
         text: the completion.
-        status: what `score` must say of it.
+        status: what `score` must say of it; None where only the reference is to be tried.
         source: data set of the problem, for verifiers that dispatch by it.
     """
 
     reference: Mapping[str, Any]
     text: str
-    status: Status
+    status: Status | None
     source: str = "example"
 
 

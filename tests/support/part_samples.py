@@ -1,0 +1,79 @@
+"""Parts that have no defaults, or that need a reference of a certain form, made ready for the contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from delta_lightning.data import Arithmetic, Mixture
+from delta_lightning.types import Status
+from delta_lightning.verifiers.by_source import BySource
+from delta_lightning.verifiers.choice import MultipleChoice
+from delta_lightning.verifiers.exact import ExactMatch
+from delta_lightning.verifiers.example import Example
+from delta_lightning.verifiers.excerpts import AfterMarker
+from delta_lightning.verifiers.first_that_applies import FirstThatApplies
+from delta_lightning.verifiers.gate import Gate
+from delta_lightning.verifiers.length import LengthPenalty
+from delta_lightning.verifiers.numeric import NumericVerifier
+from delta_lightning.verifiers.regex_format import RegexFormat
+from delta_lightning.verifiers.remote.chat_judge import ChatJudge
+from delta_lightning.verifiers.remote.remote_verifier import RemoteVerifier
+from delta_lightning.verifiers.remote.service import Service
+from delta_lightning.verifiers.weighted_sum import WeightedSum
+from support.judge_server import JudgeServer
+
+BOXED = RegexFormat(pattern=r"(?s).*\\boxed\{.*", match="full")
+ADDITION = {"test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]}
+MAKERS: dict[str, Callable[[], Any]] = {
+    "Mixture": lambda: Mixture(sources={"sums": Arithmetic()}),
+    "WeightedSum": lambda: WeightedSum(
+        members={"answer": NumericVerifier(), "length": LengthPenalty(free=2)}, weights={"length": 0.1}
+    ),
+    "Gate": lambda: Gate(first=BOXED, then=NumericVerifier()),
+    "FirstThatApplies": lambda: FirstThatApplies(
+        members={"box": NumericVerifier(), "line": ExactMatch(extraction=AfterMarker())}
+    ),
+    "RemoteVerifier": lambda: RemoteVerifier(service=_service()),
+    "ChatJudge": lambda: ChatJudge(service=_service(), model="judge"),
+    "BySource": lambda: BySource(verifiers={"sums": NumericVerifier(), "gpqa": MultipleChoice()}),
+}
+
+
+@cache
+def _service() -> Service:
+    """A local server that finds "42" right, for as long as the tests run."""
+    server = JudgeServer(answer=_judged)
+    return Service(urls=(server.__enter__().url(),), pause_seconds=0.01)
+
+
+def _judged(body: Any) -> Any:
+    if "messages" in body:
+        right = body["messages"][-1]["content"].count("\n42\n") == 2  # the reference and the answer
+        return {"choices": [{"message": {"content": f"SCORE: {int(right)}"}, "finish_reason": "stop"}]}
+    return {"status": "correct" if body["completion"] == "42" else "incorrect"}
+
+
+def _numbers(*texts: tuple[str, Status]) -> tuple[Example, ...]:
+    return tuple(Example(reference={"answer": "42"}, text=text, status=status) for text, status in texts)
+
+
+EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "MathVerifier": _numbers((r"\boxed{42}", Status.CORRECT), (r"\boxed{43}", Status.INCORRECT), ("42", Status.NO_ANSWER)),
+    "RemoteVerifier": _numbers(("42", Status.CORRECT), ("43", Status.INCORRECT)),
+    "ChatJudge": _numbers(("42", Status.CORRECT), ("43", Status.INCORRECT), (" ", Status.NO_ANSWER)),
+    "CodeVerifier": (
+        Example(reference=ADDITION, text="```python\ndef add(a, b):\n    return a + b\n```", status=Status.CORRECT),
+        Example(reference=ADDITION, text="```python\ndef add(a, b):\n    return 3\n```", status=Status.INCORRECT),
+        Example(reference=ADDITION, text="I do not know.", status=Status.NO_ANSWER),
+    ),
+    "WeightedSum": _numbers((r"\boxed{42}", Status.CORRECT), (r"\boxed{43}", Status.INCORRECT)),
+    "Gate": _numbers((r"\boxed{42}", Status.CORRECT), ("42", Status.INCORRECT)),
+    "FirstThatApplies": _numbers((r"\boxed{42}", Status.CORRECT), ("Answer: 42", Status.CORRECT), ("42", Status.NO_ANSWER)),
+}
+
+
+def made(cls: type) -> Any:
+    """An instance: of the defaults where there are some."""
+    return MAKERS.get(cls.__name__, cls)()
