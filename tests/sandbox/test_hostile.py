@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support import hostile, rungs
 from support.hostile import Program
+
 
 def test_the_corpus_is_wide_and_well_formed() -> None:
     rows = hostile.programs()

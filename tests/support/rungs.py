@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import hostile
 
 import delta_lightning
 from delta_lightning.errors import ConfigError
 from delta_lightning.sandbox import Sandbox
 from delta_lightning.sandbox.bwrap import ENVIRONMENT
+from support import hostile
 
 ISOLATING = ("bwrap-root", "bwrap-user", "unshare", "landlock")
 NOBODY = 65534

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from delta_lightning.sandbox import seccomp
 from delta_lightning.sandbox.bwrap import outer
-from delta_lightning.sandbox.interpreter import Interpreter
+from delta_lightning.sandbox.interpreter import PRIVATE, Interpreter
 from delta_lightning.sandbox.lines import NAMESPACES, SYSTEM_CALLS, memory_line, processes_line
 from delta_lightning.sandbox.rung import PROBES, Launch, Plan, Rung
 from delta_lightning.sandbox.slots import Slot
@@ -46,6 +46,7 @@ class BwrapRoot(Rung):
             seccomp=seccomp.assemble(alone=False),
             watch_memory=not self.memory_group,
             folders=tuple(folders),
+            keep=interpreter.below(*PRIVATE),
         )
         return Launch(wrapper=(program, *spaces, *rest), entry="zygote", plan=plan)
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from delta_lightning.sandbox import seccomp
 from delta_lightning.sandbox.bwrap import outer
 from delta_lightning.sandbox.bwrap_root import bwrap_obstacle
-from delta_lightning.sandbox.interpreter import Interpreter
+from delta_lightning.sandbox.interpreter import PRIVATE, Interpreter
 from delta_lightning.sandbox.lines import NAMESPACES, SYSTEM_CALLS, memory_line, processes_line
 from delta_lightning.sandbox.rung import PROBES, Launch, Plan, Rung, counts_own_processes
 from delta_lightning.sandbox.slots import Slot
@@ -42,6 +42,7 @@ class BwrapUser(Rung):
             watch_memory=not self.memory_group,
             count_processes=counts_own_processes(),
             folders=tuple(folders),
+            keep=interpreter.below(*PRIVATE),
         )
         return Launch(wrapper=(program, "--unshare-user", "--unshare-all", *rest), entry="zygote", plan=plan)
 

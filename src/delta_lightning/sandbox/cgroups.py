@@ -55,7 +55,10 @@ class LaneGroup:
         folder = self.folders.get("memory")
         if folder is None:
             return 0
-        text = (folder / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()
+        try:
+            text = (folder / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()
+        except FileNotFoundError:
+            return 0  # the sandbox was closed, and its groups removed, while the caller still held the cell
         return sum(int(line.split()[1]) for line in text.splitlines() if line.split()[0] == "oom_kill")
 
     def empty(self) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from delta_lightning.errors import ConfigError
 
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin")  # visible read-only; those that are links become links
+PRIVATE = ("/tmp", "/dev/shm")  # each cell has its own
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
@@ -44,6 +45,10 @@ class Interpreter:
                 )
             wanted.append(os.path.realpath(folder))
         return cls(program=real, folders=tuple(path for path in dict.fromkeys(wanted) if not _below_system(path)))
+
+    def below(self, *places: str) -> tuple[str, ...]:
+        """Those of its folders that lie below one of `places`."""
+        return tuple(path for path in self.folders if any(path.startswith(place + "/") for place in places))
 
     def reachable_by_others(self) -> bool:
         """Whether another uid of this machine can run it: every folder on the way is open to others."""

@@ -42,6 +42,10 @@ module.main(control, boot, descriptors[1:])
 """
 
 
+class ZygoteGone(RunError):
+    """The zygote has ended: our failure, never the job's."""
+
+
 @dataclass(kw_only=True)
 class Outpost:
     """A started zygote. Build it with `open`.
@@ -123,12 +127,12 @@ class Outpost:
         """Send one order.
 
         Raises:
-            RunError: the zygote is gone.
+            ZygoteGone: it cannot be reached any more.
         """
         try:
             socket.send_fds(self.control, [json.dumps(order).encode()], list(descriptors))
         except OSError as error:
-            raise RunError(f"The sandbox's zygote is gone: {error}") from error
+            raise ZygoteGone(f"The sandbox's zygote is gone: {error}") from error
 
     @property
     def zygote_process(self) -> int:

@@ -30,6 +30,7 @@ class Plan:
         watch_memory: the zygote adds up the memory of a cell's processes and kills it past its limit (no control group does).
         count_processes: the limit of processes is set (it would be of no use, or hit neighbours, where the uid is shared).
         folders: put on `sys.path` inside.
+        keep: folders below /tmp or /dev/shm that stay visible when a cell gets its own.
         outside: for the rungs that build their own root: what is shown in it.
         lanes: cells at once.
     """
@@ -44,6 +45,7 @@ class Plan:
     watch_memory: bool = False
     count_processes: bool = True
     folders: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     outside: dict[str, Any] | None = None
     lanes: int = 2
 

@@ -17,7 +17,7 @@ from delta_lightning.sandbox.interpreter import Interpreter
 from delta_lightning.sandbox.ladder import wanted
 from delta_lightning.sandbox.landlock import Landlock
 from delta_lightning.sandbox.limits import Limits
-from delta_lightning.sandbox.outpost import Outpost
+from delta_lightning.sandbox.outpost import Outpost, ZygoteGone
 from delta_lightning.sandbox.rung import Rung, may_change_uid
 from delta_lightning.sandbox.slots import threads_of
 
@@ -110,7 +110,7 @@ class Sandbox:
 
     @property
     def zygote(self) -> int:
-        """Process number of the running zygote on this machine, 0 while there is none: to look at its processes from outside."""
+        """Process number of the running zygote on this machine, 0 while there is none: to look at it from outside."""
         return 0 if self._outpost is None else self._outpost.zygote_process
 
     def start(
@@ -143,35 +143,50 @@ class Sandbox:
             outpost = self._ready()
             if lane in self._busy:
                 raise RunError(f"Lane {lane} of the sandbox still runs a job: wait for it or kill it first.")
-            self._number += 1
-            number = self._number
-            group = outpost.groups[lane]
             try:
-                group.limit(memory_mib=limits.memory_mib, processes=limits.processes)
-            except OSError as error:
-                raise RunError(f"The sandbox's control group refuses the limits {limits}: {error}") from error
-            kills = group.kills()
-            order = {
-                "do": "start",
-                "number": number,
-                "entry": entry,
-                "lane": lane,
-                "limits": asdict(limits),
-                "other_processes": _other_processes(outpost),
-            }
-            read, write = os.pipe2(os.O_CLOEXEC)
-            text = os.memfd_create("argument")
-            try:
-                _write(text, argument)
-                numbers = [channel if isinstance(channel, int) else channel.fileno() for channel in channels]
-                outpost.send(order, [write, text, *numbers])
-                self._busy[lane] = number
-            except BaseException:
-                os.close(read)
-                raise
-            finally:
-                os.close(write)
-                os.close(text)
+                return self._start(outpost, entry, channels, limits, lane, argument)
+            except ZygoteGone:  # it died since the last job: once more with a new one
+                _let_go(outpost)
+                self._outpost = None
+                return self._start(self._ready(), entry, channels, limits, lane, argument)
+
+    def _start(
+        self,
+        outpost: Outpost,
+        entry: str,
+        channels: Sequence[socket.socket | int],
+        limits: Limits,
+        lane: int,
+        argument: bytes,
+    ) -> Cell:
+        self._number += 1
+        number, group = self._number, outpost.groups[lane]
+        try:
+            group.limit(memory_mib=limits.memory_mib, processes=limits.processes)
+        except OSError as error:
+            raise RunError(f"The sandbox's control group refuses the limits {limits}: {error}") from error
+        kills = group.kills()
+        order = {
+            "do": "start",
+            "number": number,
+            "entry": entry,
+            "lane": lane,
+            "limits": asdict(limits),
+            "other_processes": _other_processes(outpost),
+        }
+        read, write = os.pipe2(os.O_CLOEXEC)
+        text = os.memfd_create("argument")
+        try:
+            _write(text, argument)
+            numbers = [channel if isinstance(channel, int) else channel.fileno() for channel in channels]
+            outpost.send(order, [write, text, *numbers])
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+            os.close(text)
+        self._busy[lane] = number
         return Cell(
             report=read,
             strike=lambda: outpost.send({"do": "kill", "number": number}),

@@ -10,7 +10,7 @@ from typing import ClassVar
 from delta_lightning.sandbox import seccomp
 from delta_lightning.sandbox.bwrap_user import user_missing
 from delta_lightning.sandbox.inside.kernel import landlock_version
-from delta_lightning.sandbox.interpreter import DEVICES, Interpreter, system_view
+from delta_lightning.sandbox.interpreter import DEVICES, PRIVATE, Interpreter, system_view
 from delta_lightning.sandbox.lines import NAMESPACES, SYSTEM_CALLS, memory_line, processes_line
 from delta_lightning.sandbox.rung import PROBES, Launch, Plan, Rung, counts_own_processes
 from delta_lightning.sandbox.slots import Slot
@@ -50,6 +50,7 @@ class Unshare(Rung):
             watch_memory=not self.memory_group,
             count_processes=root or counts_own_processes(),
             folders=tuple(folders),
+            keep=interpreter.below(*PRIVATE),
             outside=outside,
         )
         return Launch(wrapper=(), entry="enter", plan=plan)

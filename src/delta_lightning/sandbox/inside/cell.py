@@ -29,7 +29,7 @@ def enter(plan: dict[str, Any], order: dict[str, Any], doors: list[int]) -> None
     os.setsid()
     _last_choice_first()
     if plan["namespaces"]:
-        _own_file_system(limits["disk_mib"])
+        _own_file_system(limits["disk_mib"], plan["keep"])
     _limit(plan, order)
     os.umask(0o077)
     _own_identity(plan, order["lane"])
@@ -57,17 +57,31 @@ def _last_choice_first() -> None:
         return  # no /proc here: the memory limits still hold, and the kernel prefers large processes by itself
 
 
-def _own_file_system(disk_mib: int) -> None:
+def _own_file_system(disk_mib: int, keep: list[str]) -> None:
     kernel.unshare(kernel.NEWNS)
+    kept = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in keep]
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     for folder in ("/tmp", "/dev/shm"):
         kernel.mount("tmpfs", folder, "tmpfs", flags, f"size={disk_mib}m,nr_inodes={256 * disk_mib},mode=1777")
+    for path, descriptor in kept:
+        _show_again(path, f"/proc/self/fd/{descriptor}")
     try:
         kernel.mount("proc", "/proc", "proc", flags | kernel.MS_RDONLY, "subset=pid,hidepid=2")
     except OSError:  # before Linux 5.8: all of it, but read-only
         kernel.mount("proc", "/proc", "proc", flags | kernel.MS_RDONLY)
     os.chdir("/tmp")
+
+
+def _show_again(path: str, source: str) -> None:
+    """What lay below a folder that is now the cell's own; read-only as it was."""
+    if os.path.isdir(source):
+        os.makedirs(path, 0o755)
+    else:
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        with open(path, "w"):
+            pass
+    kernel.mount(source, path, None, kernel.MS_BIND | kernel.MS_REC)
 
 
 def _limit(plan: dict[str, Any], order: dict[str, Any]) -> None:
