@@ -104,8 +104,8 @@ class _Kinds:
         if not isinstance(value, list):
             return value
         containers = seen & {list, tuple, set, frozenset}
-        # Deeper than the assertion goes: as the container around it.
-        kind = around if not seen else next(iter(containers)) if len(containers) == 1 else list
+        # Where the assertion has no container, as the one around it.
+        kind = around if not containers else next(iter(containers)) if len(containers) == 1 else list
         return kind(self._apply(inside, part, kind) for part in value)
 
 

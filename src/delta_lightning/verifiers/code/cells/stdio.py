@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import io
 import os
@@ -45,6 +46,7 @@ def _connect(output: int, standard_input: bytes) -> None:
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
     vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout)
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # Python has them from `site`, which is not loaded here
 
 
 def _file(content: bytes) -> int:
