@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Status
-from delta_lightning.verifiers import symbolic
+from delta_lightning.verifiers import latex, symbolic
 from delta_lightning.verifiers.boxed import last_boxed
 from delta_lightning.verifiers.math import MathVerifier
 from delta_lightning.verifiers.staged import Staged
@@ -87,12 +87,11 @@ def test_a_failing_comparison_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyP
 
 def test_a_parser_that_parses_nothing_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation must not look like a model that is always wrong."""
-    import latex2sympy2_extended
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise AttributeError("library is broken")
 
-    monkeypatch.setattr(latex2sympy2_extended, "latex2sympy", broken)
+    monkeypatch.setattr(latex, "_read", broken)
     verdict = MathVerifier().score(prompt_with("x+17y"), completion_of("\\boxed{x+18y}"))
     assert verdict.status is Status.ERROR
 
@@ -126,40 +125,6 @@ def test_imports_nothing_heavy() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
-
-
-PAYLOADS = [
-    "__import__('os').system('touch {}')",
-    "open('{}','w').write('\\pi 1')",
-    "[open('{}','w')]",
-    "eval(\"open('{}','w')\")",
-    "\\text{{__import__('os').system('touch {}')}}",
-    "exec(\"import os; os.system('touch {}')\")",
-    "().__class__.__bases__[0].__subclasses__()",
-    "\\operatorname{{open}}('{}','w')",
-    "x = open('{}', 'w')",
-    "\\pi + open('{}','w').write('1')",
-    "lambda: open('{}','w')",
-    "\\frac{{open('{}','w')}}{{2}}",
-]
-
-
-@pytest.mark.parametrize("payload", PAYLOADS)
-@pytest.mark.parametrize("gold", ["42", "\\pi", "x^2+1", "\\{1,2\\}"])
-def test_model_text_is_never_evaluated(payload: str, gold: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sympy.parsing.sympy_parser
-
-    marker = tmp_path / "executed"
-    text = payload.replace("{}", str(marker)).replace("{{", "{").replace("}}", "}")
-
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("the answer reached an evaluator")
-
-    monkeypatch.setattr(sympy.parsing.sympy_parser, "eval_expr", refuse)
-    verdict = MathVerifier().score(prompt_with(gold), completion_of("\\boxed{" + text + "}"))
-    assert verdict.status is not Status.CORRECT
-    assert "evaluator" not in verdict.reason
-    assert not marker.exists()
 
 
 @settings(max_examples=60, deadline=None)

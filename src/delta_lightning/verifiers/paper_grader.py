@@ -2,13 +2,13 @@ r"""The reward of DelTA's released code, without what makes it unsafe."""
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 from delta_lightning.verifiers.comparison import Comparison, TooHardError
 from delta_lightning.verifiers.explosive import explosive
+from delta_lightning.verifiers.latex import parsed_as_published
 from delta_lightning.verifiers.paper_strings import (
     elements,
     integer,
@@ -110,25 +110,16 @@ def _same_in_math_verify(gold: str, answer: str) -> bool:
     """math-verify's verdict with the released code's settings, LaTeX only."""
     if repetitive(gold) or repetitive(answer):
         return False
-    from math_verify import parse, verify
+    found = [parsed_as_published(_formula(text)) for text in (gold, answer)]
+    if any(item is None for item in found):
+        return False
+    from math_verify import verify
 
-    found: list[Any] = [
-        parse(
-            text if "$" in text else f"${text}$",
-            extraction_config=_latex_only(),
-            fallback_mode="no_fallback",
-            parsing_timeout=None,
-        )
-        for text in (gold, answer)
-    ]
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
     return bool(verify(*found, timeout_seconds=None))
 
 
-@lru_cache(maxsize=1)
-def _latex_only() -> list[Any]:
-    import logging
-
-    from math_verify import LatexExtractionConfig
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
-    return [LatexExtractionConfig(boxed_match_priority=0)]
+def _formula(text: str) -> str:
+    """What stands between the last two dollar signs, or all of the text."""
+    inside = re.findall(r"\$([^$]+)\$", text)
+    return inside[-1] if inside else text

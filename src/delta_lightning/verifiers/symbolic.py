@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from delta_lightning.verifiers.latex import parsed
 from delta_lightning.verifiers.numerals import numeral, same_number
 from delta_lightning.verifiers.tidy import TEXT_COMMAND
 
@@ -150,56 +151,14 @@ def _parse_gold(gold: str) -> Any:
 def _parse(text: str) -> Any:
     """The sympy object, or None where the text does not parse."""
     text = _without_unit(text)
-    found = _parsed(text)
+    found = parsed(text)
     if found is None and "," not in text and ("\\pm" in text or "\\mp" in text):
         from latex2sympy2_extended.sets import FiniteSet
 
-        upper = _parsed(_PLUS_MINUS.sub(lambda sign: "+" if sign[1] == "pm" else "-", text))
-        lower = _parsed(_PLUS_MINUS.sub(lambda sign: "-" if sign[1] == "pm" else "+", text))
+        upper = parsed(_PLUS_MINUS.sub(lambda sign: "+" if sign[1] == "pm" else "-", text))
+        lower = parsed(_PLUS_MINUS.sub(lambda sign: "-" if sign[1] == "pm" else "+", text))
         found = None if upper is None or lower is None else FiniteSet(upper, lower)
     return found
-
-
-def _parsed(text: str) -> Any:
-    """What math-verify's own `parse` does with the content of a box, but for two settings.
-
-    Letters keep their case (there, X is x), and `i` is the imaginary unit (there, a letter like any other). The text meets a
-    grammar (ANTLR) and becomes symbols, numbers and functions of sympy; no string of it is evaluated.
-    """
-    from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-    from math_verify.grader import should_treat_as_complex
-    from math_verify.parser import get_last_eq
-
-    # Units are ours to strip: theirs drops the last letter of `2h`.
-    normalization = NormalizationConfig(
-        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
-    )
-    normal = normalize_latex(text, normalization)
-    for form in dict.fromkeys((normal, get_last_eq(normal))):
-        try:
-            found = latex2sympy(
-                form,
-                is_real=not should_treat_as_complex(form),
-                convert_degrees=False,
-                normalization_config=None,
-                conversion_config=ConversionConfig(lowercase_symbols=False),
-            )
-        except (MemoryError, RecursionError):
-            raise
-        except Exception:  # noqa: BLE001 -- the grammar's way to say that this is no mathematics
-            continue
-        return _with_unit_imaginary(found)
-    return None
-
-
-def _with_unit_imaginary(found: Any) -> Any:
-    """The object with the letter i read as the imaginary unit."""
-    from sympy import I
-
-    letters = getattr(found, "free_symbols", ())
-    imaginary = {letter: I for letter in letters if str(letter) == "i"}
-    return found.xreplace(imaginary) if imaginary else found
 
 
 def _unit(text: str) -> str | None:
@@ -258,7 +217,7 @@ def equal_by_simplification(first: str, second: str) -> bool:
     """Whether sympy simplifies the difference of two LaTeX expressions to 0; False where one does not parse."""
     from sympy import Expr, simplify
 
-    left, right = _parsed(first), _parsed(second)
+    left, right = parsed(first), parsed(second)
     if not (isinstance(left, Expr) and isinstance(right, Expr)):
         return False
     try:
