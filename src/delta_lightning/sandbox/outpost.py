@@ -42,7 +42,7 @@ module.main(control, boot, descriptors[1:])
 """
 
 
-class ZygoteGone(RunError):
+class ZygoteGoneError(RunError):
     """The zygote has ended: our failure, never the job's."""
 
 
@@ -127,12 +127,12 @@ class Outpost:
         """Send one order.
 
         Raises:
-            ZygoteGone: it cannot be reached any more.
+            ZygoteGoneError: it cannot be reached any more.
         """
         try:
             socket.send_fds(self.control, [json.dumps(order).encode()], list(descriptors))
         except OSError as error:
-            raise ZygoteGone(f"The sandbox's zygote is gone: {error}") from error
+            raise ZygoteGoneError(f"The sandbox's zygote is gone: {error}") from error
 
     @property
     def zygote_process(self) -> int:

@@ -17,7 +17,7 @@ from delta_lightning.sandbox.interpreter import Interpreter
 from delta_lightning.sandbox.ladder import wanted
 from delta_lightning.sandbox.landlock import Landlock
 from delta_lightning.sandbox.limits import Limits
-from delta_lightning.sandbox.outpost import Outpost, ZygoteGone
+from delta_lightning.sandbox.outpost import Outpost, ZygoteGoneError
 from delta_lightning.sandbox.rung import Rung, may_change_uid
 from delta_lightning.sandbox.slots import threads_of
 
@@ -145,7 +145,7 @@ class Sandbox:
                 raise RunError(f"Lane {lane} of the sandbox still runs a job: wait for it or kill it first.")
             try:
                 return self._start(outpost, entry, channels, limits, lane, argument)
-            except ZygoteGone:  # it died since the last job: once more with a new one
+            except ZygoteGoneError:  # it died since the last job: once more with a new one
                 _let_go(outpost)
                 self._outpost = None
                 return self._start(self._ready(), entry, channels, limits, lane, argument)

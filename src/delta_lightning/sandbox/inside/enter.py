@@ -8,7 +8,7 @@ from typing import Any
 
 from delta_lightning.sandbox.inside import kernel, zygote
 
-_STAGE = "/tmp"  # any folder will do: what is mounted there is seen by this process and its children only
+_STAGES = ("/mnt", "/media", "/srv", "/opt", "/var/tmp", "/tmp")  # folders that every system has
 
 
 def main(control: socket.socket, boot: dict[str, Any], descriptors: list[int]) -> None:
@@ -40,24 +40,30 @@ def main(control: socket.socket, boot: dict[str, Any], descriptors: list[int]) -
 
 
 def _root(outside: dict[str, Any]) -> None:
-    """A small tmpfs with read-only views of what the interpreter needs becomes the root; the old one stays at /old."""
+    """A small tmpfs with read-only views of what the interpreter needs becomes the root; the old one stays at /old.
+
+    It is put together in a folder that hides none of them; only this process and its children see what is mounted there.
+    """
+    stage = next(
+        path for path in _STAGES if os.path.isdir(path) and not any(_holds(path, shown) for shown in outside["readable"])
+    )
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("tmpfs", _STAGE, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,nr_inodes=512,mode=755")
+    kernel.mount("tmpfs", stage, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,nr_inodes=512,mode=755")
     for path in outside["readable"]:
-        _show(path)
-        kernel.read_only(_STAGE + path)
+        _show(path, stage)
+        kernel.read_only(stage + path)
     for path in outside["devices"]:
-        _show(path)
+        _show(path, stage)
     for link, target in outside["links"]:
-        os.symlink(target, _STAGE + link)
+        os.symlink(target, stage + link)
     for folder in ("/tmp", "/dev/shm", "/proc", "/old"):
-        os.makedirs(_STAGE + folder, exist_ok=True)
-    kernel.pivot_root(_STAGE, _STAGE + "/old")
+        os.makedirs(stage + folder, exist_ok=True)
+    kernel.pivot_root(stage, stage + "/old")
     os.chdir("/")
 
 
-def _show(path: str) -> None:
-    target = _STAGE + path
+def _show(path: str, stage: str) -> None:
+    target = stage + path
     if os.path.isdir(path):
         os.makedirs(target, exist_ok=True)
     else:
@@ -65,3 +71,7 @@ def _show(path: str) -> None:
         with open(target, "w"):
             pass
     kernel.mount(path, target, None, kernel.MS_BIND | kernel.MS_REC)
+
+
+def _holds(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
