@@ -275,3 +275,28 @@ def test_aime(delta_data: Path, name: str, number: str) -> None:
 
     prompts = make_prompts(problems, byte_tokenizer(), "{question}\n", 4096)
     assert all(bytes(i - 2 for i in prompt.token_ids).decode() == prompt.text for prompt in prompts)
+
+
+def test_a_question_of_several_columns(tmp_path: Path) -> None:
+    tests = ["assert f({}) == '{question}'", "assert f(1) == 2"]
+    file = write(tmp_path / "a.jsonl", [{"text": "Write {f}.", "n": i, "tests": tests} for i in range(3)])
+    columns = {"question": "text", "number": "n", "test_list": "tests"}
+    table = Table(path=str(file), held_out_rows=1, columns=columns, question_format="{number}. {question} {}\n\n{test_list}")
+    problem = table.problems("train")[0]
+    number = problem.reference["number"]
+    assert problem.question == f"{number}. Write {{f}}. {{}}\n\n{tests[0]}\n{tests[1]}"
+    assert problem.reference == {"number": number, "test_list": tests}
+    assert Table(path=str(file), held_out_rows=1, columns=columns).problems("held_out")[0].question == "Write {f}."
+
+
+@pytest.mark.parametrize("text", ["{test_list}", "{question} {other}", ""])
+def test_a_question_format_with_the_wrong_places(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"Table\.question_format.*question, test_list"):
+        Table(columns={"question": "q", "test_list": "t"}, question_format=text)
+
+
+def test_a_question_format_meets_no_text(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [{"q": "Why?", "t": {"a": 1}}] * 2)
+    table = Table(path=str(file), columns={"question": "q", "tests": "t"}, question_format="{question}{tests}")
+    with pytest.raises(ConfigError, match=r"a\.jsonl:1.*a list of texts in 'tests'"):
+        table.problems("train")

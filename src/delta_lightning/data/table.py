@@ -17,6 +17,7 @@ from delta_lightning.interfaces import PromptSource
 from delta_lightning.types import Problem
 
 NOT_REFERENCE = ("question", "id", "solution")  # keys of `columns` that are fields of a problem; the others are its reference
+PLACES = re.compile(r"\{(\w+)\}")  # in question_format
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
@@ -39,6 +40,8 @@ class Table(PromptSource):
         held_out_rows: problems to split off where no held-out file or split is named; at least 1.
         columns: field -> column. "question" is required; "id" and "solution" (a worked answer) are optional; every other
             field goes into the reference, where the verifier reads it ("answer" for mathematics).
+        question_format: a question made of several columns: a text with {question} and other keys of `columns` in braces, for
+            example "{question}\n\n{test_list}"; a list of texts is one line per entry. None takes the question as it is.
         answer_pattern: regular expression with one group that finds the answer in its column; the last match counts, and
             ^ and $ match at lines. GSM8K: '^#### (.+)$'.
         strip_commas: remove commas between groups of three digits from the answer.
@@ -56,6 +59,7 @@ class Table(PromptSource):
     held_out_split: str | None = None
     held_out_rows: int = 256
     columns: Mapping[str, str] = field(default_factory=lambda: {"question": "question", "answer": "answer"})
+    question_format: str | None = None
     answer_pattern: str | None = None
     strip_commas: bool = False
     source: str | None = None
@@ -69,6 +73,14 @@ class Table(PromptSource):
             wanted="an entry for 'question'",
             got=dict(self.columns),
             remedy="Add it.",
+        )
+        places = {"question"} if self.question_format is None else set(PLACES.findall(self.question_format))
+        require(
+            "question" in places and places <= self.columns.keys(),
+            "Table.question_format",
+            wanted="a text with {question}, and in braces only keys of columns",
+            got=self.question_format,
+            remedy=f"The columns have {', '.join(self.columns)}.",
         )
         require(self.held_out_rows >= 1, "Table.held_out_rows", wanted="at least 1", got=self.held_out_rows, remedy="Raise it.")
         require(
@@ -188,11 +200,24 @@ class Table(PromptSource):
             raise _bad_row(row, wanted="an id, text or integer", got=repr(identity), remedy="Map id to another column or none.")
         return Problem(
             id=str(identity),
-            question=question,
+            question=self._question(row, values),
             reference={name: value for name, value in values.items() if name not in NOT_REFERENCE},
             source=self._name(),
             solution=solution if isinstance(solution, str) and solution.strip() else None,
         )
+
+    def _question(self, row: Row, values: Mapping[str, Any]) -> str:
+        """The question, or what `question_format` makes of it; braces in the values stay as they are."""
+
+        def text(place: re.Match[str]) -> str:
+            value = values[place[1]]
+            lines = value if isinstance(value, list) else [value]
+            if not all(isinstance(line, str | int | float) for line in lines):
+                remedy = "Leave the column out of question_format, or mend the row."
+                raise _bad_row(row, wanted=f"a text or a list of texts in {place[1]!r}", got=repr(value)[:80], remedy=remedy)
+            return "\n".join(map(str, lines))
+
+        return str(values["question"]) if self.question_format is None else PLACES.sub(text, self.question_format)
 
     def _answer(self, row: Row, value: Any) -> str:
         number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)

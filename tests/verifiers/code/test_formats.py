@@ -19,18 +19,34 @@ from delta_lightning.verifiers.code.formats.test_format import CallTests, InputT
 from support.programs import graded
 
 ADD = "def add(a, b):\n    return a + b\n"
-FORMATS: list[TestFormat] = [Mbpp(), Mbpp(challenge=True), HumanEval(), EvalPlus(), TestScript(), StdinStdout(), Apps(), LiveCodeBench()]
+FORMATS: list[TestFormat] = [
+    Mbpp(),
+    Mbpp(challenge=True),
+    HumanEval(),
+    EvalPlus(),
+    TestScript(),
+    StdinStdout(),
+    Apps(),
+    LiveCodeBench(),
+]
 ROW = {
     "prompt": '"""Add."""\n', "entry_point": "add", "canonical_solution": ADD, "atol": 0, "base_input": [[1, 2]],
     "plus_input": [[3, 4]], "assertion": "assert add(1, 2) == 3",
 }  # fmt: skip
 CHECK = {"prompt": 'def add(a, b):\n    """Add."""\n', "test": "def check(c):\n    assert c(1, 2) == 3\n", "entry_point": "add"}
 CASES = [{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}]
-FUNCTIONAL = [{"input": "1\n2", "output": "3", "testtype": "functional"}, {"input": "[1]\n[2]", "output": "[1, 2]", "testtype": "functional"}]
+FUNCTIONAL = [
+    {"input": "1\n2", "output": "3", "testtype": "functional"},
+    {"input": "[1]\n[2]", "output": "[1, 2]", "testtype": "functional"},
+]
 CALLS = {"public_test_cases": json.dumps(FUNCTIONAL), "metadata": '{"func_name": "add"}'}
 USABLE: list[tuple[TestFormat, dict[str, Any], int]] = [
     (Mbpp(), {"test_list": ["assert add(1, 2) == 3"]}, 1),
-    (Mbpp(), {"test_list": ["assert add(1, 2) == x"], "test_setup_code": "x = 1 + add(1, 1)\r\n", "test_imports": ["import math"]}, 1),
+    (
+        Mbpp(),
+        {"test_list": ["assert add(1, 2) == x"], "test_setup_code": "x = 1 + add(1, 1)\r\n", "test_imports": ["import math"]},
+        1,
+    ),
     (Mbpp(challenge=True), {"test_list": ["assert add(1, 2) == 3"], "challenge_test_list": ["assert add(0, 0) == 0"]}, 2),
     (HumanEval(), CHECK, 1),
     (EvalPlus(), ROW, 2),

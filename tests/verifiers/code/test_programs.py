@@ -60,7 +60,9 @@ def test_a_continuation_is_cut_at_the_next_statement() -> None:
         Continuation(stop=("",))
 
 
-@pytest.mark.parametrize("part", ["```", "```python\n", "~~~", "`", " ", "\t", "```a", "```" + "a" * 50 + "`", "</think>", "\n", "\n```"])
+@pytest.mark.parametrize(
+    "part", ["```", "```python\n", "~~~", "`", " ", "\t", "```a", "```" + "a" * 50 + "`", "</think>", "\n", "\n```"]
+)
 def test_a_megabyte_of_anything_takes_no_time(part: str) -> None:
     text = part * (1_000_000 // len(part))
     start = time.perf_counter()
