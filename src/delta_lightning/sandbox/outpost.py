@@ -23,7 +23,8 @@ from delta_lightning.sandbox.interpreter import Interpreter
 from delta_lightning.sandbox.rung import Plan, Rung
 
 START = 10.0  # seconds within which a zygote must be ready
-_INSIDE = Path(__file__).parent / "inside"
+# Read once: a package that is changed or updated during a run must not send half of itself inside.
+_INSIDE = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "inside").glob("*.py"))}
 _PACKAGES = ("delta_lightning", "delta_lightning.sandbox", "delta_lightning.sandbox.inside")
 _BOOT = """
 import json, os, socket, sys, types
@@ -88,7 +89,7 @@ class Outpost:
         modules = ["kernel", "hunt", "cell", "zygote", *(["enter"] if launch.entry == "enter" else [])]
         boot = {
             "packages": _PACKAGES,
-            "modules": [(f"{_PACKAGES[-1]}.{name}", (_INSIDE / f"{name}.py").read_text()) for name in modules],
+            "modules": [(f"{_PACKAGES[-1]}.{name}", _INSIDE[name]) for name in modules],
             "drivers": dict(drivers),
             "plan": asdict(launch.plan),
         }
