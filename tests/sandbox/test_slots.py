@@ -35,7 +35,8 @@ def test_a_slot_has_one_holder_and_is_free_again_afterwards() -> None:
 def test_another_process_sees_the_lease_and_its_end_frees_it(place: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom delta_lightning.sandbox import slots\n"
-        "slots.folder = lambda: Path(sys.argv[1])\nslots.FIRST_UID = 700_000\nprint(slots.lease().number, flush=True)\nsys.stdin.read()"
+        "slots.folder = lambda: Path(sys.argv[1])\nslots.FIRST_UID = 700_000\n"
+        "print(slots.lease().number, flush=True)\nsys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with other:
