@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
+from delta_lightning.errors import require
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -78,11 +80,11 @@ class Completion:
 
     Attributes:
         prompt_id: id of its prompt. sample_index: 0 .. G-1 within the group.
-        token_ids: sampled tokens, the end-of-sequence token included when it was sampled.
-        text: the tokens decoded without special tokens.
-        finish_reason: "stop" (end of sequence) or "length" (cut at the limit).
+        token_ids: sampled tokens, the token that ended it included: the end of sequence, or what completed a stop string.
+        text: the tokens decoded without special tokens; a stop string that was reached is in it.
+        finish_reason: "stop" (end of sequence, stop token or stop string) or "length" (cut at the limit).
         version: version of the weights that sampled it.
-        logprobs: per token, nats, of the distribution really sampled from (temperature, top-p, top-k applied).
+        logprobs: per token, nats, of the distribution really sampled from (temperature, bad tokens, top-k, top-p, min-p).
         raw_logprobs: per token, nats, of the temperature-scaled distribution alone; the scorer must match these.
     """
 
@@ -128,19 +130,58 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How completions are sampled. The scorer uses the same temperature.
+    """How completions are sampled. Bad tokens leave first, then top-k, top-p and min-p cut, in this order.
+
+    The scorer uses the same temperature and the whole distribution. Every draw is keyed by (seed, prompt id, sample index,
+    position), where the seed is that of the run and of the rollout step.
 
     Args:
         temperature: > 0; logits are divided by it before the softmax.
-        top_p: in (0, 1]; 1 keeps the whole distribution.
+        top_p: in (0, 1]; keeps the most probable tokens whose mass reaches it. 1 keeps the whole distribution.
         top_k: number of tokens kept; 0 keeps all.
-        max_new_tokens: longest completion, in tokens, the end-of-sequence token included.
+        min_p: in [0, 1); keeps tokens of at least that share of the largest probability. 0 keeps all.
+        stop: strings that end a completion, beside the end of sequence; the token that completes one is its last, and stays.
+        stop_token_ids: tokens that do the same.
+        bad_words: words never spelled; the last of a word's tokens may not follow the others.
+        bad_token_ids: tokens never drawn. The end of sequence may be among them: then only the limit ends a completion.
+        max_new_tokens: longest completion, in tokens, the last one included; less where the model's context ends before.
+
+    Raises:
+        ConfigError: a field out of range.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    bad_token_ids: tuple[int, ...] = ()
     max_new_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        at = "model.sampling"
+        require(0 < self.temperature < float("inf"), f"{at}.temperature", wanted="more than 0", got=self.temperature,
+                remedy="1.0 samples from the model's own distribution; 0.01 is as good as greedy.")  # fmt: skip
+        require(0 < self.top_p <= 1, f"{at}.top_p", wanted="a share in (0, 1]", got=self.top_p,
+                remedy="1.0 keeps the whole distribution.")  # fmt: skip
+        require(self.top_k >= 0, f"{at}.top_k", wanted="0 (all tokens) or more", got=self.top_k, remedy="Use 0.")
+        require(0 <= self.min_p < 1, f"{at}.min_p", wanted="a share in [0, 1)", got=self.min_p, remedy="0 keeps all tokens.")
+        require(self.max_new_tokens >= 1, f"{at}.max_new_tokens", wanted="at least 1", got=self.max_new_tokens,
+                remedy="The paper uses 20480.")  # fmt: skip
+        for name in ("stop", "bad_words"):
+            texts = getattr(self, name)
+            require(not isinstance(texts, str) and all(texts), f"{at}.{name}", wanted="a list of strings that are not empty",
+                    got=texts, remedy="Remove it, or write it as a list.")  # fmt: skip
+        for name in ("stop_token_ids", "bad_token_ids"):
+            require(all(token >= 0 for token in getattr(self, name)), f"{at}.{name}", wanted="token ids from 0",
+                    got=getattr(self, name), remedy="Ask the tokenizer: tokenizer.convert_tokens_to_ids('...').")  # fmt: skip
+
+    def cuts(self) -> tuple[str, ...]:
+        """The settings that make the sampled distribution differ from the temperature-scaled one, as `name=value`."""
+        neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "bad_words": (), "bad_token_ids": ()}
+        return tuple(f"{name}={getattr(self, name)}" for name, value in neutral.items() if getattr(self, name) != value)
 
 
 class TensorStruct:

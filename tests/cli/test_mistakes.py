@@ -91,7 +91,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "evaluation inside a step": (flags("--trainer.val_check_interval=3"), ["trainer.val_check_interval", "wanted 1.0"]),
     "answers longer than the model reads": (
         flags("--model.sampling.max_new_tokens=2000"),
-        ["model.sampling.max_new_tokens", "wanted at most 1", "the longest prompt has", "got 2000", "Lower it"],
+        ["model.sampling.max_new_tokens", "wanted at most 1", "the shortest prompt has", "got 2000", "Lower it"],
     ),
     "more prompts than there are": (
         flags("--model.prompts_per_step=10000"),

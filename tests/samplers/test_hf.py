@@ -6,31 +6,10 @@ import pytest
 import torch
 
 from delta_lightning.errors import ConfigError, RunError
-from delta_lightning.interfaces import SamplerContext, SamplerSession
 from delta_lightning.samplers import HFSampler
-from delta_lightning.types import Completion, Prompt, SamplingParams
-from support.models import EOS, NumberTokenizer, tiny_model
-
-
-def open_session(model: object, **options: int) -> SamplerSession:
-    return HFSampler(**options).open(SamplerContext(model=model, tokenizer=NumberTokenizer(), device=torch.device("cpu")))
-
-
-def prompts(lengths: list[int]) -> list[Prompt]:
-    return [
-        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + k % 6 for k in range(n)), source="test", reference={})
-        for i, n in enumerate(lengths)
-    ]
-
-
-def sample(
-    session: SamplerSession, given: list[Prompt], group: int, seed: int = 0, **params: float
-) -> dict[tuple[str, int], Completion]:
-    options = SamplingParams(**({"max_new_tokens": 12} | params))
-    done = list(session.generate(given, num_completions=group, params=options, seed=seed))
-    result = {(c.prompt_id, c.sample_index): c for c in done}
-    assert len(result) == len(done)
-    return result
+from delta_lightning.types import SamplingParams
+from support.models import EOS, tiny_model
+from support.sampling import assert_scores, open_session, prompts, sample
 
 
 @pytest.mark.parametrize("family", ["qwen3", "olmo3"])
@@ -50,16 +29,10 @@ def test_every_prompt_gets_its_group_and_rows_stop_where_they_should(family: str
 @pytest.mark.parametrize("family", ["qwen3", "olmo3"])
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8, "top_k": 5}])
 def test_logprobs_are_those_of_the_model(family: str, params: dict[str, float]) -> None:
-    model = tiny_model(family, vocabulary=8)
-    given = {p.id: p for p in prompts([3, 7, 1, 12])}
-    temperature = params.get("temperature", 1.0)
-    for c in sample(open_session(model), list(given.values()), 3, **params).values():
-        ids = torch.tensor([[*given[c.prompt_id].token_ids, *c.token_ids]])
-        with torch.no_grad():
-            logits = model(input_ids=ids, use_cache=False).logits[0, len(given[c.prompt_id].token_ids) - 1 : -1]
-        expected = torch.log_softmax(logits / temperature, -1)
-        tokens = torch.tensor(list(c.token_ids))[:, None]
-        torch.testing.assert_close(torch.tensor(list(c.raw_logprobs)), expected.gather(1, tokens)[:, 0], atol=1e-5, rtol=0)
+    model, given = tiny_model(family, vocabulary=8), prompts([3, 7, 1, 12])
+    done = sample(open_session(model), given, 3, **params)
+    assert_scores(model, given, done, params.get("temperature", 1.0))
+    for c in done.values():
         if "top_k" not in params:
             assert list(c.logprobs) == list(c.raw_logprobs)
         else:  # mass was cut away, so what is left is more probable
@@ -90,17 +63,6 @@ def test_draws_do_not_depend_on_batch_or_order() -> None:
     assert {k: list(c.token_ids) for k, c in whole.items()} == {k: list(c.token_ids) for k, c in pieces.items()}
     other = sample(open_session(model), given, 4, seed=1)
     assert {k: list(c.token_ids) for k, c in whole.items()} != {k: list(c.token_ids) for k, c in other.items()}
-
-
-def test_first_tokens_follow_the_exact_distribution() -> None:
-    model = tiny_model(vocabulary=8)
-    prompt = prompts([4])[0]
-    with torch.no_grad():
-        p = torch.softmax(model(input_ids=torch.tensor([prompt.token_ids])).logits[0, -1] / 0.7, -1).double()
-    done = sample(open_session(model, max_rows=20000), [prompt], 20000, max_new_tokens=1, temperature=0.7)
-    counts = torch.bincount(torch.tensor([c.token_ids[0] for c in done.values()]), minlength=8).double()
-    chi2 = ((counts - 20000 * p) ** 2 / (20000 * p)).sum()
-    assert chi2 < 24.3  # 99.9 % quantile of chi-square with 7 degrees of freedom
 
 
 def test_the_probe_scores_given_tokens() -> None:

@@ -29,17 +29,19 @@ class HeldOut:
 
     def __post_init__(self) -> None:
         require(self.completions >= 1, "held_out.completions", wanted="at least 1", got=self.completions, remedy="Raise it.")
-        _check_distribution(self.temperature, self.top_p, "model.held_out")
+        require(self.temperature > 0, "model.held_out.temperature", wanted="more than 0", got=self.temperature,
+                remedy="1.0 samples from the model's own distribution; 0.01 is as good as greedy.")  # fmt: skip
+        require(0 < self.top_p <= 1, "model.held_out.top_p", wanted="a share in (0, 1]", got=self.top_p,
+                remedy="1.0 keeps the whole distribution.")  # fmt: skip
 
     def sampling(self, base: SamplingParams) -> SamplingParams:
-        """The run's sampling with these settings."""
-        return replace(base, temperature=self.temperature, top_p=self.top_p, top_k=0)
+        """The run's sampling with these settings; what the run cuts by top-k and min-p is whole again."""
+        return replace(base, temperature=self.temperature, top_p=self.top_p, top_k=0, min_p=0.0)
 
 
 def check_model_config(parts: Parts, plan: Plan, *, max_grad_norm: float) -> None:
     """Refuses sizes and parts that contradict each other. Raises `ConfigError`."""
     _check_sizes(parts, plan)
-    _check_sampling(plan.sampling)
     require(
         max_grad_norm >= 0, "model.max_grad_norm", wanted="0 (no clipping) or more", got=max_grad_norm, remedy="1.0 is usual."
     )
@@ -65,13 +67,38 @@ def check_prompt_count(data: PromptData, plan: Plan) -> None:
             remedy="Lower it, or give more data.")  # fmt: skip
 
 
-def check_room(data: PromptData, plan: Plan, context: int | None) -> None:
-    """Refuses prompts that leave no room for a completion in the model's context. Raises `ConfigError`."""
-    longest = max(len(prompt.token_ids) for prompt in [*data.train_prompts, *data.validation_prompts])
-    room, new = (context or longest + plan.sampling.max_new_tokens) - longest, plan.sampling.max_new_tokens
-    require(new <= room, "model.sampling.max_new_tokens", got=new,
-            wanted=f"at most {room}: the model reads {context} tokens and the longest prompt has {longest}",
-            remedy="Lower it, or lower data.max_prompt_tokens, or raise the model's context.")  # fmt: skip
+def check_room(data: PromptData, plan: Plan, context: int | None) -> list[str]:
+    """Refuses a limit that no prompt's completions can reach, and a prompt that fills the model's context.
+
+    Returns lines for people: prompts whose completions the context cuts before the limit. Raises `ConfigError`.
+    """
+    lengths = [len(prompt.token_ids) for prompt in [*data.train_prompts, *data.validation_prompts]]
+    new, shortest, longest = plan.sampling.max_new_tokens, min(lengths), max(lengths)
+    if context is None:
+        return []
+    require(longest < context, "data.max_prompt_tokens", got=longest,
+            wanted=f"at most {context - 1}: the model reads {context} tokens and the longest prompt has {longest}",
+            remedy="Shorten the prompts, or raise the model's context.")  # fmt: skip
+    require(new <= context - shortest, "model.sampling.max_new_tokens", got=new,
+            wanted=f"at most {context - shortest}: the model reads {context} tokens and the shortest prompt has {shortest}",
+            remedy="Lower it, or raise the model's context.")  # fmt: skip
+    less = sum(length + new > context for length in lengths)
+    if not less:
+        return []
+    return [
+        f"{less:,} of {len(lengths):,} prompts leave less than max_new_tokens={new} of the model's {context} tokens: their "
+        f"completions are cut there, the first after {context - longest} tokens"
+    ]
+
+
+def sampling_notes(sampling: SamplingParams) -> list[str]:
+    """Lines for people: what makes the sampled distribution differ from the one that is scored and trained."""
+    if not sampling.cuts():
+        return []
+    return [
+        f"sampling with {', '.join(sampling.cuts())}: tokens come from a part of the distribution, while scores, ratios and "
+        "mismatch/* are of the whole one at this temperature; a correction compares with the part that was sampled from"
+    ]
 
 
 def _check_sizes(parts: Parts, plan: Plan) -> None:
@@ -92,17 +119,3 @@ def _check_sizes(parts: Parts, plan: Plan) -> None:
         wanted=f"a multiple of updates_per_step ({cut.updates}), since groups are not split over updates",
         got=cut.num_groups, remedy=f"Try {-(-cut.num_groups // cut.updates) * cut.updates}.",
     )  # fmt: skip
-
-
-def _check_distribution(temperature: float, top_p: float, where: str) -> None:
-    require(temperature > 0, f"{where}.temperature", wanted="more than 0", got=temperature,
-            remedy="1.0 samples from the model's own distribution; 0.01 is as good as greedy.")  # fmt: skip
-    require(0 < top_p <= 1, f"{where}.top_p", wanted="a share in (0, 1]", got=top_p,
-            remedy="1.0 keeps the whole distribution.")  # fmt: skip
-
-
-def _check_sampling(sampling: SamplingParams) -> None:
-    _check_distribution(sampling.temperature, sampling.top_p, "model.sampling")
-    require(sampling.top_k >= 0, "model.sampling.top_k", wanted="0 (all tokens) or more", got=sampling.top_k, remedy="Use 0.")
-    require(sampling.max_new_tokens >= 1, "model.sampling.max_new_tokens", wanted="at least 1", got=sampling.max_new_tokens,
-            remedy="The paper uses 20480.")  # fmt: skip

@@ -32,7 +32,7 @@ from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
 from delta_lightning.trainer.cache import HiddenCache
-from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room
+from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room, sampling_notes
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.loader import RolloutLoader
@@ -135,7 +135,9 @@ class PolicyModule(pl.LightningModule):
         self.check_verifier()
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
-        check_room(self.data, self.plan, self.backbone.context_length())
+        room = check_room(self.data, self.plan, self.backbone.context_length())
+        for line in [*room, *sampling_notes(self.plan.sampling)]:
+            self.progress.line(line)
         if stage == "fit":
             check_prompt_count(self.data, self.plan)
             self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
