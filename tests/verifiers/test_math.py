@@ -80,7 +80,7 @@ def test_a_failing_comparison_is_an_error_not_a_zero(monkeypatch: pytest.MonkeyP
         raise RuntimeError("library is broken")
 
     monkeypatch.setattr(symbolic, "_verify", lambda: broken)
-    verdict = MathVerifier().score(prompt_with("x+1"), completion_of("\\boxed{x+2}"))
+    verdict = MathVerifier().score(prompt_with("(x+1)^2"), completion_of("\\boxed{x^2+2x+1}"))
     assert verdict.status is Status.ERROR
     assert "library is broken" in verdict.reason
 
