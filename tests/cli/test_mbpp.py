@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 
 import pytest
+from tests.cli.test_configs import ROOT, TWO_STEPS
 
 from support.cli import Invoke
-from tests.cli.test_configs import ROOT, TWO_STEPS
 
 
 @pytest.mark.data

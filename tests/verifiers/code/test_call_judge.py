@@ -10,18 +10,48 @@ from delta_lightning.verifiers.code import HumanEval
 from support.programs import asserts, graded
 
 RIGHT: dict[str, tuple[str, ...]] = {
-    "positional and named": ("def f(a, *b, c=1, **d): return [a, b, c, d]", "assert f(1, 2, c=3, e=4) == [1, (2,), 3, {'e': 4}]"),
-    "types are kept": ("def f(x): return x", "assert f((1, [2.0, {3}])) == (1, [2.0, {3}])", "assert type(f(True)) is bool", "assert f((1,)) != [1]"),
-    "not a number": ("def f(): return float('nan')", "x = f()\nassert x != x", "import math\nassert math.isnan(f())"),
-    "list in place": ("def f(x): x.sort()", "x = [3, 1, 2]\nassert f(x) is None and x == [1, 2, 3]"),
-    "list in a list in place": ("def f(m): m[0].append(9)", "row = [1]\nm = [row, [2]]\nf(m)\nassert m == [[1, 9], [2]] and row == [1, 9]"),
+    "positional and named": (
+        "def f(a, *b, c=1, **d): return [a, b, c, d]",
+        "assert f(1, 2, c=3, e=4) == [1, (2,), 3, {'e': 4}]",
+    ),
+    "types are kept": (
+        "def f(x): return x",
+        "assert f((1, [2.0, {3}])) == (1, [2.0, {3}])",
+        "assert type(f(True)) is bool",
+        "assert f((1,)) != [1]",
+    ),
+    "not a number": (
+        "def f(): return float('nan')",
+        "x = f()\nassert x != x",
+        "import math\nassert math.isnan(f())",
+    ),
+    "list in place": (
+        "def f(x): x.sort()",
+        "x = [3, 1, 2]\nassert f(x) is None and x == [1, 2, 3]",
+    ),
+    "list in a list in place": (
+        "def f(m): m[0].append(9)",
+        "row = [1]\nm = [row, [2]]\nf(m)\nassert m == [[1, 9], [2]] and row == [1, 9]",
+    ),
     "dict, set and deque in place": (
         "def f(d, s, q):\n d['b'] = 2; s.add(2); q.append(2); del d['a']",
-        "from collections import deque\nd, s, q = {'a': 1}, {1}, deque([1])\nf(d, s, q)\nassert (d, s, q) == ({'b': 2}, {1, 2}, deque([1, 2]))",
+        "from collections import deque\n"
+        "d, s, q = {'a': 1}, {1}, deque([1])\n"
+        "f(d, s, q)\n"
+        "assert (d, s, q) == ({'b': 2}, {1, 2}, deque([1, 2]))",
     ),
-    "named argument in place": ("def f(x): x.clear()", "x = [1]\nf(x=x)\nassert x == []"),
-    "from 1 to True in place": ("def f(x): x[0] = True", "x = [1]\nf(x)\nassert x[0] is True"),
-    "tuples in a sorted list": ("def f(x): x.sort(key=len); return x", "assert f([(1, 2), (3,)]) == [(3,), (1, 2)]"),
+    "named argument in place": (
+        "def f(x): x.clear()",
+        "x = [1]\nf(x=x)\nassert x == []",
+    ),
+    "from 1 to True in place": (
+        "def f(x): x[0] = True",
+        "x = [1]\nf(x)\nassert x[0] is True",
+    ),
+    "tuples in a sorted list": (
+        "def f(x): x.sort(key=len); return x",
+        "assert f([(1, 2), (3,)]) == [(3,), (1, 2)]",
+    ),
     "exception": (
         "def f(x):\n if x < 0: raise ValueError('negative')\n return {}[x]",
         "try:\n    f(-1)\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'negative'",
@@ -31,36 +61,110 @@ RIGHT: dict[str, tuple[str, ...]] = {
         "class Bad(ValueError): pass\ndef f(): raise Bad('x')",
         "try:\n    f()\n    raise RuntimeError\nexcept ValueError:\n    pass",
     ),
-    "generator": ("def f(n):\n for i in range(n): yield i", "assert list(f(3)) == [0, 1, 2]", "g = f(9**9)\nassert (next(g), next(g)) == (0, 1)", "assert f(0) != []"),
-    "iterators of the library": ("def f(x): return map(str, x), zip(x, x)", "a, b = f([1, 2])\nassert list(a) == ['1', '2'] and dict(b) == {1: 1, 2: 2}"),
-    "function argument": ("def f(g, x): return [g(v) for v in x]", "assert f(lambda v: v + 1, [1, 2]) == [2, 3]", "assert f(abs, [-1]) == [1]", "assert f(str, [1]) == ['1']"),
-    "function argument that calls back": ("def f(g): return g(f) if callable(g) else 5", "assert f(lambda h: h(3) + 1) == 6"),
-    "exception in a function argument": ("def f(g):\n try: g()\n except Exception: return 'caught'", "def bad(): raise KeyError(1)\nassert f(bad) == 'caught'"),
-    "function result": ("def f(n): return lambda x: x + n", "assert f(2)(3) == 5"),
+    "generator": (
+        "def f(n):\n for i in range(n): yield i",
+        "assert list(f(3)) == [0, 1, 2]",
+        "g = f(9**9)\nassert (next(g), next(g)) == (0, 1)",
+        "assert f(0) != []",
+    ),
+    "iterators of the library": (
+        "def f(x): return map(str, x), zip(x, x)",
+        "a, b = f([1, 2])\nassert list(a) == ['1', '2'] and dict(b) == {1: 1, 2: 2}",
+    ),
+    "function argument": (
+        "def f(g, x): return [g(v) for v in x]",
+        "assert f(lambda v: v + 1, [1, 2]) == [2, 3]",
+        "assert f(abs, [-1]) == [1]",
+        "assert f(str, [1]) == ['1']",
+    ),
+    "function argument that calls back": (
+        "def f(g): return g(f) if callable(g) else 5",
+        "assert f(lambda h: h(3) + 1) == 6",
+    ),
+    "exception in a function argument": (
+        "def f(g):\n try: g()\n except Exception: return 'caught'",
+        "def bad(): raise KeyError(1)\nassert f(bad) == 'caught'",
+    ),
+    "function result": (
+        "def f(n): return lambda x: x + n",
+        "assert f(2)(3) == 5",
+    ),
     "class": (
-        "class P:\n  def __init__(self, x): self.x = x\n  def plus(self, o): return P(self.x + o.x)\n  def __len__(self): return 7\n  def __getitem__(self, i): return i * 2",
+        "class P:\n"
+        "  def __init__(self, x): self.x = x\n"
+        "  def plus(self, o): return P(self.x + o.x)\n"
+        "  def __len__(self): return 7\n"
+        "  def __getitem__(self, i): return i * 2",
         "a = P(1)\nb = a.plus(P(2))\nassert b.x == 3 and len(a) == 7 and a[4] == 8",
         "a = P(1)\na.x = [5]\nassert a.x == [5] and a == a and a != P(1)",
     ),
-    "instances in containers": ("class N:\n  v = 1\ndef f(): return [N(), {'k': N()}]\ndef g(n): return n.v", "x = f()\nassert x[0].v == 1 and g(x[1]['k']) == 1"),
+    "instances in containers": (
+        "class N:\n  v = 1\ndef f(): return [N(), {'k': N()}]\ndef g(n): return n.v",
+        "x = f()\nassert x[0].v == 1 and g(x[1]['k']) == 1",
+    ),
     "dataclass and named tuple": (
-        "from dataclasses import dataclass\nfrom collections import namedtuple\n@dataclass\nclass D:\n  a: int = 1\nT = namedtuple('T', 'x y')\ndef f(): return T(1, 2)",
+        "from dataclasses import dataclass\n"
+        "from collections import namedtuple\n"
+        "@dataclass\n"
+        "class D:\n"
+        "  a: int = 1\n"
+        "T = namedtuple('T', 'x y')\n"
+        "def f(): return T(1, 2)",
         "assert D().a == 1 and D(a=2).a == 2",
         "assert f() == (1, 2)",
     ),
-    "match object": ("import re\ndef f(s): return re.search('b', s)", "assert f('abc') and not f('x') and f('x') is None", "assert f('abc').group() == 'b'"),
-    "constants": ("LIMIT = {'a': (1, 2)}\ndef f(): return LIMIT", "assert LIMIT == {'a': (1, 2)} and f() == LIMIT"),
-    "modules that only the program imports": ("import math, sys\ndef f(): return math.pi", "assert f() == math.pi and sys.getsizeof(()) > 0"),
-    "a function called like a built-in": ("def sum(a, b): return a - b", "assert sum(5, 3) == 2"),
-    "counters and their kind": ("from collections import Counter, OrderedDict\ndef f(s): return Counter(s)", "assert f('aab') == {'a': 2, 'b': 1} and f('a').most_common(1) == [('a', 1)]"),
-    "numbers": ("from fractions import Fraction\nfrom decimal import Decimal\ndef f(): return 10**9999, Fraction(1, 3), Decimal('0.1'), 1j", "from fractions import Fraction\nassert f()[0] == 10**9999 and f()[1] == Fraction(1, 3) and f()[3] == 1j"),
-    "modules not loaded before": ("import colorsys, hashlib, csv\ndef f(): return csv.__name__", "assert f() == 'csv'"),
-    "output goes nowhere": ("print('1' * 10**6)\ndef f():\n print('x'); return 1", "assert f() == 1"),
-    "annotations are not the judge's": ("x: list[int] = []\ndef f() -> Unknown if False else int: return 1", "assert f() == 1"),
-    "main is not run": ("def f(): return 1\nif __name__ == '__main__': raise SystemExit", "assert f() == 1"),
-    "recursion": ("def f(n): return n if n < 2 else f(n - 1) + 1", "assert f(800) == 800"),
-    "threads": ("import threading\ndef f():\n r = []\n t = threading.Thread(target=r.append, args=(1,)); t.start(); t.join(); return r", "assert f() == [1]"),
-}  # fmt: skip
+    "match object": (
+        "import re\ndef f(s): return re.search('b', s)",
+        "assert f('abc') and not f('x') and f('x') is None",
+        "assert f('abc').group() == 'b'",
+    ),
+    "constants": (
+        "LIMIT = {'a': (1, 2)}\ndef f(): return LIMIT",
+        "assert LIMIT == {'a': (1, 2)} and f() == LIMIT",
+    ),
+    "modules that only the program imports": (
+        "import math, sys\ndef f(): return math.pi",
+        "assert f() == math.pi and sys.getsizeof(()) > 0",
+    ),
+    "a function called like a built-in": (
+        "def sum(a, b): return a - b",
+        "assert sum(5, 3) == 2",
+    ),
+    "counters and their kind": (
+        "from collections import Counter, OrderedDict\ndef f(s): return Counter(s)",
+        "assert f('aab') == {'a': 2, 'b': 1} and f('a').most_common(1) == [('a', 1)]",
+    ),
+    "numbers": (
+        "from fractions import Fraction\n"
+        "from decimal import Decimal\n"
+        "def f(): return 10**9999, Fraction(1, 3), Decimal('0.1'), 1j",
+        "from fractions import Fraction\nassert f()[0] == 10**9999 and f()[1] == Fraction(1, 3) and f()[3] == 1j",
+    ),
+    "modules not loaded before": (
+        "import colorsys, hashlib, csv\ndef f(): return csv.__name__",
+        "assert f() == 'csv'",
+    ),
+    "output goes nowhere": (
+        "print('1' * 10**6)\ndef f():\n print('x'); return 1",
+        "assert f() == 1",
+    ),
+    "annotations are not the judge's": (
+        "x: list[int] = []\ndef f() -> Unknown if False else int: return 1",
+        "assert f() == 1",
+    ),
+    "main is not run": (
+        "def f(): return 1\nif __name__ == '__main__': raise SystemExit",
+        "assert f() == 1",
+    ),
+    "recursion": (
+        "def f(n): return n if n < 2 else f(n - 1) + 1",
+        "assert f(800) == 800",
+    ),
+    "threads": (
+        "import threading\ndef f():\n r = []\n t = threading.Thread(target=r.append, args=(1,)); t.start(); t.join(); return r",
+        "assert f() == [1]",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -72,28 +176,82 @@ def test_what_tests_may_do(name: str) -> None:
 
 
 WRONG: dict[str, tuple[str, ...]] = {
-    "wrong": ("def f(): return 1", "assert f() == 2"),
-    "missing": ("def g(): return 1", "assert f() == 1"),
-    "syntax": ("def f(: return 1", "assert True"),
-    "null byte": ("def f(): return 1\x00", "assert True"),
-    "lone surrogate": ("x = '\ud800'", "assert True"),
-    "fails while it loads": ("raise ValueError('no')", "assert True"),
-    "ends while it loads": ("raise SystemExit(0)", "assert True"),
-    "ends in a call": ("def f(): raise SystemExit(0)", "f()\nassert f() == 1"),
-    "interrupt": ("def f(): raise KeyboardInterrupt", "try:\n    f()\nexcept Exception:\n    assert False"),
-    "nested too deep": ("def f():\n x = []\n for _ in range(100): x = [x]\n return x", "assert f()"),
-    "in itself": ("def f():\n x = []\n x.append(x)\n return x", "assert f()"),
-    "too large": ("def f(): return 'x' * 10**7", "assert f()"),
-    "an iterator is no list": ("def f(): return iter([1])", "assert f() == [1]"),
-    "sets of what cannot be in one": ("def f(): return 1", "assert {f(): 1} == {2: 1}"),
+    "wrong": (
+        "def f(): return 1",
+        "assert f() == 2",
+    ),
+    "missing": (
+        "def g(): return 1",
+        "assert f() == 1",
+    ),
+    "syntax": (
+        "def f(: return 1",
+        "assert True",
+    ),
+    "null byte": (
+        "def f(): return 1\x00",
+        "assert True",
+    ),
+    "lone surrogate": (
+        "x = '\ud800'",
+        "assert True",
+    ),
+    "fails while it loads": (
+        "raise ValueError('no')",
+        "assert True",
+    ),
+    "ends while it loads": (
+        "raise SystemExit(0)",
+        "assert True",
+    ),
+    "ends in a call": (
+        "def f(): raise SystemExit(0)",
+        "f()\nassert f() == 1",
+    ),
+    "interrupt": (
+        "def f(): raise KeyboardInterrupt",
+        "try:\n    f()\nexcept Exception:\n    assert False",
+    ),
+    "nested too deep": (
+        "def f():\n x = []\n for _ in range(100): x = [x]\n return x",
+        "assert f()",
+    ),
+    "in itself": (
+        "def f():\n x = []\n x.append(x)\n return x",
+        "assert f()",
+    ),
+    "too large": (
+        "def f(): return 'x' * 10**7",
+        "assert f()",
+    ),
+    "an iterator is no list": (
+        "def f(): return iter([1])",
+        "assert f() == [1]",
+    ),
+    "sets of what cannot be in one": (
+        "def f(): return 1",
+        "assert {f(): 1} == {2: 1}",
+    ),
     "redefines what tests compare with": (
         "def f(): return 1\ndef sorted(x): return [2]\ndef abs(x): return 0\nclass list: pass\ndef isinstance(*a): return True",
-        "assert sorted([f()]) == [2]", "assert abs(f() - 9) < 1", "assert isinstance(f(), str)",
+        "assert sorted([f()]) == [2]",
+        "assert abs(f() - 9) < 1",
+        "assert isinstance(f(), str)",
     ),
-    "equal to everything": ("class E:\n def __eq__(self, o): return True\ndef f(): return E()", "assert f() == 1", "assert [f()] == [1]"),
-    "says that it is a number": ("class E(int):\n def __eq__(self, o): return True\n __hash__ = int.__hash__\ndef f(): return E(3)", "assert f() == 1"),
-    "an empty name of its own": ("f = None", "assert f() == 1"),
-}  # fmt: skip
+    "equal to everything": (
+        "class E:\n def __eq__(self, o): return True\ndef f(): return E()",
+        "assert f() == 1",
+        "assert [f()] == [1]",
+    ),
+    "says that it is a number": (
+        "class E(int):\n def __eq__(self, o): return True\n __hash__ = int.__hash__\ndef f(): return E(3)",
+        "assert f() == 1",
+    ),
+    "an empty name of its own": (
+        "f = None",
+        "assert f() == 1",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

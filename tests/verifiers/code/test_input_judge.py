@@ -18,10 +18,15 @@ def run(program: str, *cases: tuple[str, str], tolerance: float = 0.0, **setting
 RIGHT = {
     "input": ADD,
     "stdin": "import sys\nprint(sum(int(x) for x in sys.stdin.read().split()))",
-    "buffer and main": "import sys\nif __name__ == '__main__':\n  sys.stdout.write(str(sum(map(int, sys.stdin.buffer.readline().split()))))",
+    "buffer and main": (
+        "import sys\nif __name__ == '__main__':\n  sys.stdout.write(str(sum(map(int, sys.stdin.buffer.readline().split()))))"
+    ),
     "descriptors": "import os\na, b = os.read(0, os.fstat(0).st_size).split()\nos.write(1, b'%d\\n' % (int(a) + int(b)))",
     "open(0)": "a, b = map(int, open(0))if 0 else map(int, open(0).read().split())\nprint(a + b)",
-    "a thread": "import threading\ndef f(): print(sum(map(int, input().split())))\nthreading.stack_size(2**26)\nthreading.Thread(target=f).start()",
+    "a thread": (
+        "import threading\ndef f(): print(sum(map(int, input().split())))\n"
+        "threading.stack_size(2**26)\nthreading.Thread(target=f).start()"
+    ),
     "exit": ADD + "\nexit()",
     "sys.exit(0)": ADD + "\nimport sys\nsys.exit(0)",
     "at exit": "import atexit\natexit.register(print, sum(map(int, input().split())))",
