@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Status
 from delta_lightning.verifiers import latex, symbolic
-from delta_lightning.verifiers.boxed import last_boxed
 from delta_lightning.verifiers.math import MathVerifier
 from delta_lightning.verifiers.staged import Staged
 from support.verdicts import completion_of, prompt_with
@@ -178,25 +177,10 @@ def test_different_references_are_different(delta_data: Path) -> None:
 
 
 @pytest.mark.data
-def test_cases_of_the_math_verify_suite(delta_data: Path) -> None:
-    """Bare answers are boxed, texts stay as they are. Most of the rest need an answer outside a box, or several boxes."""
-    cases = [json.loads(line) for line in (delta_data / "math_verify_cases.jsonl").read_text().splitlines()]
-    agree, verdicts = 0, {}
-    for case in cases:
-        text = case["pred"] if last_boxed(case["pred"]) is not None else f"\\boxed{{{case['pred']}}}"
-        verdicts[case["id"]] = MathVerifier().score(prompt_with(case["gold"]), completion_of(text)).status
-        agree += (verdicts[case["id"]] is Status.CORRECT) == case["expected"]
-    assert verdicts["math_verify-264"] is Status.INCORRECT  # 1 - 1/e is not 1 + 1/e, whatever the suite expects
-    accepted = [case["id"] for case in cases if not case["expected"] and verdicts[case["id"]] is Status.CORRECT]
-    assert accepted == ["math_verify-188"]  # an interval against the same interval written as a chain
-    assert agree >= 199
-
-
-@pytest.mark.data
 def test_labelled_solutions_of_gsm8k(delta_data: Path) -> None:
-    """Labels by people's rule (the last `A:`), for 4 models x 1319 problems."""
-    part, total, agree = MathVerifier(), 0, 0
-    for line in (delta_data / "gsm8k" / "example_model_solutions.jsonl").read_text().splitlines():
+    """Labels by people's rule (the last `A:`), for 4 models x 1319 problems: no verdict differs."""
+    part, total, different = MathVerifier(), 0, []
+    for number, line in enumerate((delta_data / "gsm8k" / "example_model_solutions.jsonl").read_text().splitlines()):
         row = json.loads(line)
         gold = row["ground_truth"].rpartition("A: ")[2]
         for name, found in row.items():
@@ -205,6 +189,7 @@ def test_labelled_solutions_of_gsm8k(delta_data: Path) -> None:
             answer = found["solution"].rpartition("A: ")[2] if "A: " in found["solution"] else ""
             verdict = part.score(prompt_with(gold), completion_of(f"\\boxed{{{answer}}}"))
             total += 1
-            agree += (verdict.status is Status.CORRECT) == found["is_correct"]
+            if (verdict.status is Status.CORRECT) != found["is_correct"]:
+                different.append((number, name, gold, answer, verdict.status))
     assert total == 5276
-    assert agree >= 5269
+    assert different == []

@@ -54,7 +54,7 @@ def test_nothing_that_math_verify_calls_equal_is_told_apart_but_what_a_hand_deci
         if all(numeral(side) for side in sides):  # an earlier stage reads `1 000`
             continue
         gold, answer = (parsed(side) for side in sides)
-        if gold is not None and answer is not None and not set("%:_=°^~") & set(line[2:]) and "text" not in line:
+        if gold is not None and answer is not None and not set("%:_=°^~") & set(line[2:]) and "text" not in line and "mod" not in line:
             checked += 1
             assert not different_in_value(gold, answer, 6), line
     assert checked > 60
