@@ -266,6 +266,16 @@ def test_auto_falls_to_the_next_rung_and_keeps_the_reason(monkeypatch: pytest.Mo
         assert [reason.split(":")[0] for reason in sandbox.refused] == list(RUNGS[:-1])
 
 
+def test_a_rung_that_cannot_make_a_cell_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that maps no such uids, or where mounts are forbidden although namespaces are not."""
+    rungs.need("landlock")
+    rungs.need("bwrap-root")
+    monkeypatch.setattr(slots, "FIRST_UID", 2**33)  # no uids
+    with opened() as sandbox:
+        assert sandbox.rung.name == "bwrap-user"
+        assert sandbox.refused[0].startswith("bwrap-root: The sandbox could not start a job: ")
+
+
 def test_a_dead_zygote_is_our_failure_and_is_replaced() -> None:
     with opened() as sandbox:
         cell, channel = begin(sandbox, "sleep")

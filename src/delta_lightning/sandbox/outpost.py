@@ -10,7 +10,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,10 +156,11 @@ class Outpost:
     def kill(self) -> None:
         """SIGKILL to the zygote; with namespaces the kernel ends everything below it."""
         self.control.close()
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.zygote, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        if not self.plan.namespaces:
+            for group in self.groups:
+                group.sweep(0.2)  # no namespace ends its cells' processes with it
 
     def close(self, seconds: float) -> bool:
         """End it: closing the control socket makes the zygote kill its cells and end. True when nothing of it is left."""

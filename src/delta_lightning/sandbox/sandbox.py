@@ -17,9 +17,12 @@ from delta_lightning.sandbox.interpreter import Interpreter
 from delta_lightning.sandbox.ladder import wanted
 from delta_lightning.sandbox.landlock import Landlock
 from delta_lightning.sandbox.limits import Limits
-from delta_lightning.sandbox.outpost import Outpost, ZygoteGoneError
+from delta_lightning.sandbox.outpost import START, Outpost, ZygoteGoneError
 from delta_lightning.sandbox.rung import Rung, may_change_uid
 from delta_lightning.sandbox.slots import threads_of
+
+_TRIAL = "_trial"
+_TRIAL_TEXT = "def run(channels, argument):\n    import colorsys\n"  # any module that nothing has imported yet
 
 _abandoned: list[Outpost] = []  # slots left to die: their leases are held until they are empty
 
@@ -76,7 +79,7 @@ class Sandbox:
         Raises:
             ConfigError: no rung can be entered, or a driver or folder is not there.
         """
-        texts = {}
+        texts = {_TRIAL: _TRIAL_TEXT}
         for driver in drivers:
             require(driver.is_file(), "sandbox drivers", wanted="files", got=str(driver), remedy="Correct the path.")
             texts[driver.stem] = driver.read_text()
@@ -89,7 +92,7 @@ class Sandbox:
             if reason is None:
                 try:
                     candidate, outpost = _enter(candidate, interpreter, texts, paths)
-                    return cls(
+                    sandbox = cls(
                         rung=candidate,
                         drivers=texts,
                         interpreter=interpreter,
@@ -97,6 +100,8 @@ class Sandbox:
                         outpost=outpost,
                         refused=refused,
                     )
+                    sandbox._try()
+                    return sandbox
                 except RunError as error:
                     reason = str(error)
             refused.append(f"{kind.name}: {reason}")
@@ -204,6 +209,21 @@ class Sandbox:
                 _let_go(self._outpost)
             self._outpost = None
             self._busy.clear()
+
+    def _try(self) -> None:
+        """One cell: a rung whose zygote starts may still not be allowed to make one (uids, mounts, unreadable interpreter).
+
+        Raises:
+            RunError: it cannot; the text says why.
+        """
+        try:
+            with self.start(f"{_TRIAL}:run", channels=[], limits=Limits()) as cell:
+                ending = cell.wait(START)
+            if ending is None or ending.exit_code != 0:
+                raise RunError(f"the first cell did not run as it should: {ending}")
+        except BaseException:
+            self.close()
+            raise
 
     def _ready(self) -> Outpost:
         """The running zygote; a new one after the last was given up or died."""
