@@ -1,1 +1,5 @@
-"""Room for evaluation parts (pass@k, majority votes); held-out accuracy itself is `validation_step` in `trainer/module.py`."""
+"""Numbers over many answers to a problem; held-out accuracy itself is `validation_step` in `trainer/module.py`."""
+
+from delta_lightning.evaluation.pass_at_k import PassAtK
+
+__all__ = ["PassAtK"]

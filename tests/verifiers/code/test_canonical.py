@@ -56,7 +56,7 @@ SLOW_REFERENCES = ("Mbpp/123", "Mbpp/255", "Mbpp/271", "Mbpp/392", "Mbpp/599")
 @pytest.mark.data
 def test_mbpp_plus_sample(delta_data: Path) -> None:
     rows = [row for row in mbpp_plus(delta_data) if row.id not in SLOW_REFERENCES]
-    assert failures(rows[::6], seconds=20) == {}
+    assert failures(rows[::24], seconds=20) == {}
 
 
 @pytest.mark.data
@@ -97,5 +97,4 @@ def test_wrong_solutions_of_mbpp_fail(delta_data: Path) -> None:
 @pytest.mark.data
 @pytest.mark.slow
 def test_all_wrong_solutions_fail(delta_data: Path) -> None:
-    found = passing_mutants([*mbpp(delta_data), *human_eval()])
-    assert found == ["mbpp/794", "mbpp/888"] or not found, found
+    assert passing_mutants([*mbpp(delta_data), *human_eval()]) == []

@@ -1,5 +1,7 @@
 """Code: the parts that a config can name."""
 
+from pathlib import Path
+
 from delta_lightning.verifiers.code.formats import (
     Apps,
     EvalPlus,
@@ -13,7 +15,10 @@ from delta_lightning.verifiers.code.formats import (
 from delta_lightning.verifiers.code.programs import Continuation, FencedBlock, ProgramSource, WholeText
 from delta_lightning.verifiers.code.verifier import CodeVerifier
 
+CODE_EVAL = str(Path(__file__).parent / "code_eval.py")  # what `evaluate.load` takes
+
 __all__ = [
+    "CODE_EVAL",
     "Apps",
     "CodeVerifier",
     "Continuation",

@@ -58,7 +58,10 @@ def _tested(
     except BaseException as error:  # noqa: BLE001 -- reported to the verifier
         os.write(verdict, b"e")
         return _described(error)
-    failed = link.loaded()
+    try:
+        failed = link.loaded()
+    except ProgramFault as error:
+        failed = _described(error)
     if failed is not None:
         os.write(verdict, b"0" * len(units))
         return f"the program does not load: {failed}"
