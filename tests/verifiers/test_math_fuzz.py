@@ -115,6 +115,7 @@ def test_a_megabyte_is_read_at_once() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ten_thousand_texts_and_memory() -> None:
     found, _, memory = _run(10_000, seed=2)
     assert found.total() == 10_000

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 _GROUPED_NUMBER = re.compile(r"\s*(-?)\s*([0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?)\s*")
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _DIGITS = re.compile(r"[0-9]+")
 _MAX_EXPONENT = 10_000
 
@@ -36,7 +37,7 @@ def parsed(text: str) -> Any:
     normal = normalize_latex(text, normalization)
     for form in dict.fromkeys((normal, get_last_eq(normal))):
         try:
-            found = _read(form, is_real=not should_treat_as_complex(form))
+            found = _read(form, is_real=not (should_treat_as_complex(form) or _IMAGINARY.search(form)))
         except (MemoryError, RecursionError):
             raise
         except Exception:  # noqa: BLE001 -- the grammar's way to say that this is no mathematics
@@ -101,8 +102,16 @@ def _reader() -> Any:
 
 
 def _with_imaginary_unit(found: Any) -> Any:
-    from sympy import I
+    """The object with the letter i read as the imaginary unit; equations stay equations."""
+    from sympy import And, I, Tuple
+    from sympy.core.relational import Relational
 
     letters = getattr(found, "free_symbols", ())
     imaginary = {letter: I for letter in letters if str(letter) == "i"}
-    return found.xreplace(imaginary) if imaginary else found
+    if not imaginary:
+        return found
+    if isinstance(found, Relational):
+        return found.func(*(_with_imaginary_unit(side) for side in found.args), evaluate=False)
+    if isinstance(found, And | Tuple) or type(found).__name__ == "FiniteSet":
+        return found.func(*(_with_imaginary_unit(entry) for entry in getattr(found, "_unsorted_args", found.args)))
+    return found.xreplace(imaginary)

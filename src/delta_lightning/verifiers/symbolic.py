@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from delta_lightning.verifiers.latex import parsed
-from delta_lightning.verifiers.numerals import numeral, same_number
+from delta_lightning.verifiers.numerals import Numeral, numeral, same_number
 from delta_lightning.verifiers.samples import different_in_value
 from delta_lightning.verifiers.tidy import TEXT_COMMAND
 
@@ -115,7 +115,8 @@ def _same_value(gold: str, answer: str, rules: Rules) -> bool:
         return same_number(gold_number, answer_number, digits=rules.digits, percent=rules.percent)
     if gold_number and _BRACKETED.fullmatch(answer):  # [42, 42] would be simplified to 42
         return False
-    found = _parse_gold(gold), _parse(answer)
+    left, right = _exactly(gold_number), _exactly(answer_number)
+    found = _parse_gold(gold) if left is None else left, _parse(answer) if right is None else right
     if found[0] is None or found[1] is None:
         return False
     left, right = _aligned(*found)
@@ -141,6 +142,16 @@ def _same_value(gold: str, answer: str, rules: Rules) -> bool:
         if not compare(left, left):
             raise
         return False
+
+
+def _exactly(number: Numeral | None) -> Any:
+    """A number that was read before, as sympy's, so that the grammar cannot read `1 000` as a product; else None."""
+    from sympy import Float, Rational
+
+    if number is None or number.percent or number.base:
+        return None
+    value = Rational(number.value.numerator, number.value.denominator)
+    return Float(value, max(15, len(str(value.p)))) if number.decimal else value
 
 
 @lru_cache(maxsize=1)
@@ -185,9 +196,11 @@ def _without_unit(text: str) -> str:
 
 def _aligned(left: Any, right: Any) -> tuple[Any, Any]:
     """Both sides in forms that math-verify can compare, or (None, None) where they cannot be equal."""
-    from sympy import Basic, Eq, MatrixBase, Ne, Tuple, nan, zoo
+    from sympy import And, Basic, Eq, MatrixBase, Ne, Symbol, Tuple, nan, zoo
     from sympy.core.relational import Relational
 
+    if isinstance(left, Eq) and isinstance(left.lhs, Symbol) and not isinstance(right, Relational | And):
+        left = left.rhs  # the reference names its value, the answer does not
     undefined = any(isinstance(side, Basic) and side.has(nan, zoo) for side in (left, right))
     if undefined:  # `12:00` was read as a division by zero
         return None, None

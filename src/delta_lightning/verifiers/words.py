@@ -10,6 +10,7 @@ import re
 from delta_lightning.verifiers.tidy import unwrapped
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z'\- ,.;:!]*")
+_LETTER_PAIR = re.compile("[A-Za-z]{2}|^[^A-Za-z]*[A-Za-z][^A-Za-z]*$")
 _PARENTHESES = re.compile(r"\(\s*([A-Za-z ]+?)\s*\)")
 _ARTICLE = re.compile(r"(?:the|an?) (?=[a-z]{3})")
 _YES_OR_NO = frozenset({"yes", "no", "true", "false"})
@@ -27,7 +28,7 @@ def words(text: str) -> str | None:
     bare = unwrapped(text).replace("*", "").strip()
     inside = _PARENTHESES.fullmatch(bare)
     bare = inside[1] if inside else bare
-    if not _PLAIN.fullmatch(bare):
+    if not _PLAIN.fullmatch(bare) or (len(bare) > 1 and not _LETTER_PAIR.search(bare)):  # `p - q` is a difference
         return None
     spaced = " ".join(re.sub(r"[,.;:!]", " ", bare.lower()).split())
     spaced = _ARTICLE.sub("", spaced, count=1) if _ARTICLE.match(spaced) else spaced
