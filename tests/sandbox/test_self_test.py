@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import pytest
 
@@ -17,11 +16,10 @@ from support import rungs
 
 
 @pytest.mark.parametrize("rung", rungs.ISOLATING)
-def test_every_promise_of_every_rung_holds_in_time(rung: str) -> None:
+def test_every_promise_of_every_rung_holds(rung: str) -> None:
     rungs.need(rung)
-    began = time.monotonic()
     report = self_test(rung)
-    assert time.monotonic() - began < 4  # about a second on a quiet machine
+    assert 0 < report.seconds < 20  # about a second on a quiet machine
     assert report.rung.name == rung
     assert set(report.open) == set(PROBES)
     assert not any(report.open[name] for name in report.rung.promises())
@@ -68,14 +66,15 @@ def test_a_rung_whose_wall_is_missing_is_found_out(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_probe_that_does_not_run_is_never_taken_for_a_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    rung = next(rung for rung in (*rungs.ISOLATING, "unsafe") if rungs.obstacle(rung) is None)
     start = Sandbox.start
 
     def silent(self: Sandbox, entry: str, **more: object) -> object:
-        return start(self, "probes:not_there", **more)  # type: ignore[arg-type]
+        return start(self, entry if entry.startswith("_") else "probes:not_there", **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Sandbox, "start", silent)
-    with pytest.raises(RunError):
-        self_test(next(rung for rung in (*rungs.ISOLATING, "unsafe") if rungs.obstacle(rung) is None), allow_unsafe=True)
+    with pytest.raises(RunError, match="not_there"):
+        self_test(rung, allow_unsafe=True)
 
 
 def test_refused_rungs_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,14 +18,15 @@ SLOT = Slot(number=1, descriptor=-1)
 
 
 def test_root_gets_uids_and_others_a_user_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    for uid, uids in ((0, (60002, 60003)), (1000, None)):
+    for uid, full, uids in ((0, True, (60002, 60003)), (1000, False, None), (0, False, None)):
         monkeypatch.setattr(unshare_module.os, "geteuid", lambda uid=uid: uid)
+        monkeypatch.setattr(unshare_module, "holds", lambda *_, full=full: full)
         plan = Unshare().launch(SLOT, Interpreter.find(), []).plan
         assert plan.outside is not None
         assert plan.uids == uids
-        assert plan.outside["user_namespace"] is (uid != 0)
+        assert plan.outside["user_namespace"] is not full
         assert "/usr" in plan.outside["readable"]
-        assert (Unshare(memory_group=True).missing == ()) is (uid == 0)
+        assert (Unshare(memory_group=True).missing == ()) is full
 
 
 def test_without_bubblewrap_it_is_the_next_that_auto_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,16 @@ def counts_own_processes() -> bool:
     return release is not None and (int(release[1]), int(release[2])) >= (5, 14) and os.geteuid() != 0
 
 
+SETGID, SETUID, SYS_ADMIN = 6, 7, 21  # numbers of capabilities
+
+
+def holds(*capabilities: int) -> bool:
+    """Whether this process has these capabilities: root in a container may not."""
+    with open("/proc/self/status") as file:
+        effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    return all(effective >> capability & 1 for capability in capabilities)
+
+
 def may_change_uid(interpreter: Interpreter) -> bool:
     """Whether cells without a mount namespace can run as another uid: root, and an interpreter that others may run."""
-    return os.geteuid() == 0 and interpreter.reachable_by_others()
+    return os.geteuid() == 0 and holds(SETUID, SETGID) and interpreter.reachable_by_others()

@@ -12,7 +12,7 @@ from delta_lightning.sandbox.bwrap_user import user_missing
 from delta_lightning.sandbox.inside.kernel import landlock_version
 from delta_lightning.sandbox.interpreter import DEVICES, PRIVATE, Interpreter, system_view
 from delta_lightning.sandbox.lines import NAMESPACES, SYSTEM_CALLS, memory_line, processes_line
-from delta_lightning.sandbox.rung import PROBES, Launch, Plan, Rung, counts_own_processes
+from delta_lightning.sandbox.rung import PROBES, SETGID, SETUID, SYS_ADMIN, Launch, Plan, Rung, counts_own_processes, holds
 from delta_lightning.sandbox.slots import Slot
 
 
@@ -34,7 +34,7 @@ class Unshare(Rung):
     def launch(self, slot: Slot, interpreter: Interpreter, folders: Sequence[str]) -> Launch:
         """The plain interpreter, which makes the namespaces and its own root before it becomes the zygote."""
         system, links = system_view()
-        root = os.geteuid() == 0
+        root = _is_full_root()
         outside = {
             "user_namespace": not root,
             "readable": [*system, *interpreter.folders],
@@ -57,19 +57,24 @@ class Unshare(Rung):
 
     def promises(self) -> frozenset[str]:
         """Everything, but the number of processes where neither the kernel nor a control group counts it."""
-        counted = self.process_group or os.geteuid() == 0 or counts_own_processes()
+        counted = self.process_group or _is_full_root() or counts_own_processes()
         return frozenset(PROBES) - (frozenset() if counted else {"processes"})
 
     @property
     def guarantees(self) -> tuple[str, ...]:
         """What holds, a line each."""
         counted = (processes_line(self.process_group),) if "processes" in self.promises() else ()
-        own = ("an unprivileged uid of this machine for each lane of each slot",) if os.geteuid() == 0 else ()
+        own = ("an unprivileged uid of this machine for each lane of each slot",) if _is_full_root() else ()
         return (*NAMESPACES, *own, *SYSTEM_CALLS, *counted, memory_line(self.memory_group))
 
     @property
     def missing(self) -> tuple[str, ...]:
         """What does not hold, a line each."""
-        if os.geteuid() == 0:
+        if _is_full_root():
             return () if self.memory_group else ("no memory control group: the zygote's watch is some 50 ms late",)
         return user_missing(self, os.geteuid())
+
+
+def _is_full_root() -> bool:
+    """Root with the capabilities for namespaces and uids; root in a container may lack them, and needs a user namespace too."""
+    return os.geteuid() == 0 and holds(SYS_ADMIN, SETUID, SETGID)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -88,10 +89,13 @@ def adopt_orphans() -> None:
 
 
 def drop_bounding_set() -> None:
-    """No program run from here on can gain a capability. Ends at the first number the kernel does not know."""
+    """No program run from here on can gain a capability; where this process may not say so, `no_new_privileges` alone does.
+
+    Ends at the first number that the kernel does not know.
+    """
     for capability in range(64):
         if _libc.prctl(24, ctypes.c_ulong(capability), 0, 0, 0) < 0:
-            if ctypes.get_errno() == 22:
+            if ctypes.get_errno() in (errno.EINVAL, errno.EPERM):
                 return
             _checked(-1, "prctl(PR_CAPBSET_DROP)")
 
