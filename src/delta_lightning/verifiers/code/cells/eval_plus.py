@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 from collections.abc import Callable
@@ -115,6 +114,8 @@ class _Called(Exception):  # noqa: N818 -- not an error
 
 def _meant(assertion: str, entry: str) -> list[tuple[Any, ...]]:
     """The arguments of the call in each assert statement. Raises `Broken` where one makes none."""
+    import ast  # large: not for every cell
+
     found: list[tuple[Any, ...]] = []
 
     def record(*arguments: Any) -> Any:
