@@ -183,7 +183,8 @@ class Supervisor:
                     continue
                 batch = self._batch()
                 if batch and not worker.send(batch):
-                    self._bury(index, worker.kill())
+                    self._mourn(worker.kill(), started=True)
+                    self._replace(index)  # nobody is to blame: nothing ran
 
     def _batch(self) -> list[Item]:
         with self.changed:
@@ -223,12 +224,16 @@ class Supervisor:
 
     def _bury(self, index: int, how: str) -> None:
         """Deal with a worker that died by itself."""
+        self._mourn(how, started=self._workers[index].ready)
+        self._struck(index, Status.ERROR, f"the verifier process ended {how}, {_STRIKES} times")
+
+    def _mourn(self, how: str, *, started: bool) -> None:
+        """Count a death; too many without a verdict in between end the run."""
         self._count(replaced=1)
         self._fruitless += 1
         if self._fruitless > _FRUITLESS * len(self._workers):
-            when = "in a row, without a verdict in between" if self._workers[index].ready else "while they started"
+            when = "in a row, without a verdict in between" if started else "while they started"
             raise RunError(f"{self._fruitless} verifier processes ended {how} {when}. Is there enough memory?")
-        self._struck(index, Status.ERROR, f"the verifier process ended {how}, {_STRIKES} times")
 
     def _struck(self, index: int, status: Status, reason: str) -> None:
         """The running item's worker is dead: run the item once more, alone, or give up on it; the others are not to blame."""
