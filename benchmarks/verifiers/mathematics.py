@@ -64,7 +64,8 @@ def references(folder: Path) -> list[str]:
 
 def respelled(gold: str) -> str:
     """The same answer as another model would write it."""
-    text = gold.replace("\\frac", "\\dfrac").replace("(", "\\left(").replace(")", "\\right)").replace(",", ", ")
+    text = gold.replace("\\frac", "\\dfrac").replace(",", ", ")
+    text = text if "\\left" in text else text.replace("(", "\\left(").replace(")", "\\right)")
     return f"x = {text}" if text == gold and "=" not in gold and not gold.isdigit() else text
 
 
