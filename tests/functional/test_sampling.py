@@ -33,3 +33,34 @@ def test_draw_never_takes_a_token_of_probability_zero() -> None:
     logprobs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).log()
     u = torch.linspace(1e-12, 1 - 1e-12, 1001, dtype=torch.float64)
     assert set(draw(logprobs.expand(1001, 5), u).tolist()) == {1, 3}
+
+
+def test_min_p_is_relative_to_the_most_probable_token() -> None:
+    torch.testing.assert_close(warp_logits(P.log(), min_p=0.4).exp(), torch.tensor([[2 / 3, 1 / 3, 0, 0]]))
+    torch.testing.assert_close(warp_logits(P.log(), min_p=0.25).exp(), P)
+    torch.testing.assert_close(warp_logits(P.log(), min_p=0.99).exp(), torch.tensor([[1.0, 0, 0, 0]]))
+
+
+def test_cuts_follow_each_other() -> None:
+    """Each works on what the one before left: 0.6 of the whole keeps two tokens, 0.6 of the first two only one."""
+    torch.testing.assert_close(warp_logits(P.log(), top_k=3, top_p=0.7, min_p=0.6).exp(), torch.tensor([[1.0, 0, 0, 0]]))
+    torch.testing.assert_close(warp_logits(P.log(), top_k=2, top_p=0.7).exp(), torch.tensor([[2 / 3, 1 / 3, 0, 0]]))
+    torch.testing.assert_close(warp_logits(P.log(), top_k=2, top_p=0.6).exp(), torch.tensor([[1.0, 0, 0, 0]]))
+
+
+def test_draws_from_a_large_vocabulary() -> None:
+    """Several blocks of the vocabulary, one of them without mass: the same tokens as by one sum in float64."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2000, 700, generator=generator)
+    logits[:, 256:512] = -torch.inf
+    logprobs = torch.log_softmax(logits, -1)
+    u = torch.rand(2000, generator=generator, dtype=torch.float64)
+    p = logprobs.exp().double()
+    expected = torch.searchsorted(p.cumsum(-1), (u * p.sum(-1))[:, None], right=True)[:, 0]
+    assert draw(logprobs, u).tolist() == expected.tolist()
+
+
+def test_extreme_draws_stay_inside_the_distribution() -> None:
+    logprobs = torch.full((2, 600), -torch.inf)
+    logprobs[:, 3], logprobs[:, 300] = torch.tensor(0.5).log(), torch.tensor(0.5).log()
+    assert draw(logprobs, torch.tensor([2.0**-53, 1 - 2.0**-53], dtype=torch.float64)).tolist() == [3, 300]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from delta_lightning.data import Arithmetic, Mixture
+from delta_lightning.samplers import RecordedSampler, RecordingSampler
+from delta_lightning.samplers.tape import TapeWriter, tape_path
 from delta_lightning.types import Status
 from delta_lightning.verifiers.by_source import BySource
 from delta_lightning.verifiers.choice import MultipleChoice
 from delta_lightning.verifiers.exact import ExactMatch
 from delta_lightning.verifiers.example import Example
-from delta_lightning.verifiers.excerpts import AfterMarker
+from delta_lightning.verifiers.excerpts import AfterMarker, FirstPlace, LastLine
+from delta_lightning.verifiers.extraction import LastBox
 from delta_lightning.verifiers.first_that_applies import FirstThatApplies
 from delta_lightning.verifiers.gate import Gate
 from delta_lightning.verifiers.length import LengthPenalty
@@ -28,6 +32,7 @@ BOXED = RegexFormat(pattern=r"(?s).*\\boxed\{.*", match="full")
 ADDITION = {"test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]}
 MAKERS: dict[str, Callable[[], Any]] = {
     "Mixture": lambda: Mixture(sources={"sums": Arithmetic()}),
+    "FirstPlace": lambda: FirstPlace(places=(LastBox(), LastLine())),
     "WeightedSum": lambda: WeightedSum(
         members={"answer": NumericVerifier(), "length": LengthPenalty(free=2)}, weights={"length": 0.1}
     ),
@@ -38,6 +43,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "RemoteVerifier": lambda: RemoteVerifier(service=_service()),
     "ChatJudge": lambda: ChatJudge(service=_service(), model="judge"),
     "BySource": lambda: BySource(verifiers={"sums": NumericVerifier(), "gpqa": MultipleChoice()}),
+    "RecordingSampler": lambda: RecordingSampler(path="a_new_folder"),
+    "RecordedSampler": lambda: RecordedSampler(path=_recording()),
 }
 
 
@@ -46,6 +53,14 @@ def _service() -> Service:
     """A local server that finds "42" right, for as long as the tests run."""
     server = JudgeServer(answer=_judged)
     return Service(urls=(server.__enter__().url(),), pause_seconds=0.01)
+
+
+@cache
+def _recording() -> str:
+    """A folder with an empty recording, left to the system's temporary files."""
+    folder = tempfile.mkdtemp()
+    TapeWriter(tape_path(folder, 0), {"vocabulary": 8})
+    return folder
 
 
 def _judged(body: Any) -> Any:

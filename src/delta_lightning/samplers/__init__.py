@@ -1,5 +1,7 @@
 """Samplers: engines that complete prompts."""
 
 from delta_lightning.samplers.hf import HFSampler
+from delta_lightning.samplers.recorded import RecordedSampler
+from delta_lightning.samplers.recording import RecordingSampler
 
-__all__ = ["HFSampler"]
+__all__ = ["HFSampler", "RecordedSampler", "RecordingSampler"]

@@ -117,7 +117,7 @@ class PolicyModule(pl.LightningModule):
         self.reference: ReferencePolicy | None = None
         self._session: SamplerSession | None = None
         self._pool: VerifierPool | None = None
-        self._verifier_checked = False
+        self._verifier_checked, self._sampling_said = False, False
         self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
 
     # Setting up ------------------------------------------------------------------------------------------------------
@@ -136,8 +136,10 @@ class PolicyModule(pl.LightningModule):
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
         room = check_room(self.data, self.plan, self.backbone.context_length())
-        for line in [*room, *sampling_notes(self.plan.sampling)]:
-            self.progress.line(line)
+        if not self._sampling_said:  # set up again for every stage
+            for line in [*room, *sampling_notes(self.plan.sampling)]:
+                self.progress.line(line)
+        self._sampling_said = True
         if stage == "fit":
             check_prompt_count(self.data, self.plan)
             self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
