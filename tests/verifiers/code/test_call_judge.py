@@ -306,6 +306,24 @@ def test_memory() -> None:
     assert verdict.status is Status.INCORRECT and "emory" in verdict.reason
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'x' * (4 * 10**6)",
+        pytest.param("[[] for _ in range(800_000)]", marks=pytest.mark.slow),
+        pytest.param("[{} for _ in range(800_000)]", marks=pytest.mark.slow),
+        pytest.param("list(range(600_000))", marks=pytest.mark.slow),
+        pytest.param("{str(i): i for i in range(200_000)}", marks=pytest.mark.slow),
+    ],
+)
+def test_a_program_cannot_run_its_judge_out_of_memory(value: str) -> None:
+    """Tests that keep whatever they get: past a total the program is cut off, and that is its own failure."""
+    verdict = asserts(
+        f"def f(): return {value}", "x = [f() for _ in range(200)]\nassert not x", seconds=9, limits=Limits(memory_mib=256)
+    )
+    assert verdict.status in (Status.INCORRECT, Status.TIMEOUT), verdict.reason
+
+
 def test_the_program_never_sees_the_tests() -> None:
     """It returns all text that it can find in its own process; the tests' text is not in it."""
     program = """

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from delta_lightning.sandbox import Cell, Ending, Limits, Sandbox
 from delta_lightning.types import Status
@@ -16,6 +17,7 @@ from delta_lightning.verifiers.code.formats.test_format import CallTests
 from delta_lightning.verifiers.code.outcome import Outcome
 
 _VERDICT = re.compile(rb'([01]*)(e?)(?:\n("[ -~]{0,4000}")\n)?', re.DOTALL)
+_JUDGE_MIB = 512  # so that nothing that a program may send runs the judge out of memory, which would be our error
 _MAX_REASON = 4096  # bytes of the verdict's line
 _ENDED = "ProgramFault: the program ended"
 
@@ -33,8 +35,9 @@ def judge_calls(sandbox: Sandbox, program: bytes, tests: CallTests, *, seconds: 
             program_end, judge_end = (stack.enter_context(end) for end in socket.socketpair())
             ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
             cells.append(sandbox.start("candidate:serve", channels=[program_end], limits=limits, lane=0, argument=program))
+            room = replace(limits, memory_mib=max(limits.memory_mib, _JUDGE_MIB))
             cells.append(
-                sandbox.start("judge:serve", channels=[judge_end, theirs], limits=limits, lane=1, argument=_argument(tests))
+                sandbox.start("judge:serve", channels=[judge_end, theirs], limits=room, lane=1, argument=_argument(tests))
             )
             for end in (program_end, judge_end, theirs):
                 end.close()  # so that either side sees the other's end

@@ -22,6 +22,7 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.received = 0  # bytes of all messages so far
 
     def send(self, message: Any) -> None:
         """Send a JSON value. Raises `Refused` (too large; nothing was sent) or `Closed`."""
@@ -41,6 +42,7 @@ class Channel:
         length = int(digits, 16)
         if length > MAX_BYTES:
             raise Refused(f"a message of {length} bytes, more than {MAX_BYTES}")
+        self.received += length
         return load(self._exactly(length))
 
     def _exactly(self, count: int) -> bytes:

@@ -14,6 +14,7 @@ except ImportError:
     from delta_lightning.verifiers.code.cells.literals import BUILTIN_ERRORS, Decoder, Encoder, Handle, Refused
 
 
+_MOST = 32 << 20  # bytes of all answers of a program: decoded, they must fit the judge's memory whatever they hold
 _MUTABLE = (list, dict, set, bytearray, deque)
 
 
@@ -93,6 +94,8 @@ class Link:
             raise ProgramFault("the program ended") from None
         except Refused as error:
             raise ProgramFault(f"broke the protocol: {error}") from None
+        if self._channel.received > _MOST:
+            raise ProgramFault(f"the program has sent more than {_MOST} bytes")
         if type(message) is list and message:
             if message[0] == "v" and 1 < len(message) < 5:
                 return message
