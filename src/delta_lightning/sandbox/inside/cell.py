@@ -42,19 +42,23 @@ def lock(plan: dict[str, Any]) -> None:
     kernel.no_new_privileges()
     if plan["walls"]:
         kernel.landlock_walls()
-    program = bytes.fromhex(plan["seccomp"])
+    program: bytes = plan["filter"]
     if plan["marker"]:
         program = program.replace(plan["marker"].to_bytes(4, "little"), os.getpid().to_bytes(4, "little"))
     kernel.install_filter(program)
 
 
 def _last_choice_first() -> None:
-    """When memory runs out, this process goes first, not the zygote and not the trainer."""
+    """When memory runs out, this process goes first, not the zygote and not the trainer.
+
+    By plain descriptors, as all that runs between fork and job: a text file touches many pages that are still the zygote's.
+    """
     try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
+        file = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
         return  # no /proc here: the memory limits still hold, and the kernel prefers large processes by itself
+    os.write(file, b"1000")
+    os.close(file)
 
 
 def _own_file_system(disk_mib: int, keep: list[str]) -> None:

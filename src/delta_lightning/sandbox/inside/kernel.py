@@ -109,12 +109,8 @@ def drop_capabilities() -> None:
 def install_filter(program: bytes) -> None:
     """Install a seccomp filter of assembled BPF instructions; it holds for this process and all it makes."""
     text = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-
-    argument = Program(len(program) // 8, ctypes.addressof(text))
-    _checked(_libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(argument), ctypes.c_ulong(0), ctypes.c_ulong(0)), "seccomp")
+    argument = struct.pack("@HP", len(program) // 8, ctypes.addressof(text))
+    _checked(_libc.prctl(22, ctypes.c_ulong(2), argument, ctypes.c_ulong(0), ctypes.c_ulong(0)), "seccomp")
 
 
 def landlock_version() -> int:

@@ -199,6 +199,7 @@ def main(control: socket.socket, boot: dict[str, Any], descriptors: list[int]) -
     with open("/proc/self/statm") as file:
         plan["interpreter_bytes"] = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     plan["zygote"] = os.getpid()
+    plan["filter"] = bytes.fromhex(plan["seccomp"] or "")
     zygote = Zygote(plan, control, owner, doors, drivers)
     if plan["landlock"] is not None:
         kernel.no_new_privileges()
