@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+import delta_lightning.verifiers.parts  # noqa: F401 -- makes short names known
+from delta_lightning.cli.config_files import settle
+from delta_lightning.cli.verify import _own_parts, _parser
 from support.cli import Invoke
 from support.judge_server import serving
 
@@ -147,6 +151,36 @@ def test_too_many_errors_are_exit_code_1(invoke: Invoke, data: Path) -> None:
         assert "error: 100.0 % of the verdicts, more than verdicts.max_error_share=0.1 allows" in done.err
         assert '"high", no number' in done.out
         assert invoke(*args, "--verdicts.max_error_share=1", small=False).code == 0
+
+
+def test_a_reader_that_goes_away_changes_neither_the_exit_code_nor_the_verdicts(data: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m delta_lightning verify --verifier=MathVerifier --data={data} --out={tmp_path}/v.jsonl"
+    done = subprocess.run(
+        ["bash", "-c", f"({command}; echo $? >{tmp_path}/code) | true"], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert len((tmp_path / "v.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_the_configs_of_the_page_on_remote_judges(number: int, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "remote.md").read_text(encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)[number])
+    settle()
+    parser = _parser()
+    built = parser.instantiate_classes(parser.parse_args(_own_parts([f"--config={tmp_path}/run.yaml"])))
+    assert type(built.verifier).__name__ == ("RemoteVerifier" if number == 0 else "ChatJudge")
+    assert number or built.verdicts.workers == 32
+    assert number or built.verdicts.check_limit(built.verifier.limit_seconds()) is None
+
+
+def test_the_example_of_the_page(invoke: Invoke, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
+    (tmp_path / "answers.jsonl").write_text(re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)[0])
+    done = invoke("verify", "--verifier=MathVerifier", f"--data={tmp_path}/answers.jsonl", "--examples=1", small=False)
+    shown = re.findall(r"(?s)(label  correct.*?)\n6 answers in", page)[0]
+    assert shown in done.out
 
 
 LIGHT = """

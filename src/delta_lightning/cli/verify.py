@@ -160,15 +160,21 @@ def _judged(graded: Sequence[Graded], policy: VerdictPolicy) -> int:
     return code
 
 
-def _named(verifier: Verifier) -> str:
-    """The class and the fields that are not as they come."""
+def _named(value: Any) -> str:
+    """A part's class and the fields that are not as they come, through the parts within."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_named(each)}' for name, each in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_named, value))}]"
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return repr(value)
     changed = []
-    for item in dataclasses.fields(verifier):  # type: ignore[arg-type]
-        value = getattr(verifier, item.name)
+    for item in dataclasses.fields(value):
+        given = getattr(value, item.name)
         default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-        if value != default:
-            changed.append(f"{item.name}={value!r}")
-    return f"{type(verifier).__name__}({', '.join(changed)})"
+        if given != default:
+            changed.append(f"{item.name}={_named(given)}")
+    return f"{type(value).__name__}({', '.join(changed)})"
 
 
 def _default(config: Any) -> Verifier:
@@ -254,8 +260,11 @@ def _write(out: Path, graded: Sequence[Graded]) -> None:
 
 
 def _print(*lines: str) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough; the verdicts and the exit code still count
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(line: str) -> None:
