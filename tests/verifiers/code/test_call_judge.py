@@ -310,8 +310,8 @@ def test_memory() -> None:
     "value",
     [
         "'x' * (4 * 10**6)",
-        pytest.param("[[] for _ in range(800_000)]", marks=pytest.mark.slow),
-        pytest.param("[{} for _ in range(800_000)]", marks=pytest.mark.slow),
+        pytest.param("[[] for _ in range(600_000)]", marks=pytest.mark.slow),
+        pytest.param("[{} for _ in range(600_000)]", marks=pytest.mark.slow),
         pytest.param("list(range(600_000))", marks=pytest.mark.slow),
         pytest.param("{str(i): i for i in range(200_000)}", marks=pytest.mark.slow),
     ],
