@@ -289,16 +289,18 @@ def test_a_dead_zygote_is_our_failure_and_is_replaced() -> None:
         assert sandbox.zygote != zygote
 
 
-def test_a_slot_that_does_not_empty_is_left_to_die_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slot_that_does_not_empty_is_left_to_die_and_replaced() -> None:
     with opened() as sandbox:
         cell, channel = begin(sandbox, "sleep")
-        with channel:
-            assert channel.recv(1) == b"!"
+        neighbour, other = begin(sandbox, "sleep", lane=1)
+        with channel, other:
+            assert channel.recv(1) == other.recv(1) == b"!"
             zygote = sandbox.zygote
             os.kill(zygote, signal.SIGSTOP)  # it cannot bury the cell
             began = time.monotonic()
             assert cell.kill().signal == 9
             assert time.monotonic() - began < 2
+            assert neighbour.kill() == Ending(exit_code=None, signal=9, out_of_memory=False)  # killed with it: no failure
             assert said(sandbox, "echo", b"!") == b"0!"
             assert sandbox.zygote != zygote
             assert channel.recv(10) == b""

@@ -28,6 +28,7 @@ class Cell:
         starved: whether the lane's memory ran out since the cell was started.
         sweep: ends what a cell without a pid namespace has left in its control group; whether that is empty.
         ended: called once when the ending is known.
+        given_up: whether the slot was left to die because of its other lane: then this cell was killed, and nothing failed.
         last_words: what a zygote that died has said.
     """
 
@@ -40,11 +41,12 @@ class Cell:
         starved: Callable[[], bool],
         sweep: Callable[[], bool],
         ended: Callable[[], None],
+        given_up: Callable[[], bool],
         last_words: Callable[[], str],
     ) -> None:
         self._report, self._strike, self._leave = report, strike, leave
         self._starved, self._sweep, self._ended = starved, sweep, ended
-        self._last_words = last_words
+        self._given_up, self._last_words = given_up, last_words
         self._ending: Ending | None = None
         self._failure: RunError | None = None
 
@@ -81,7 +83,8 @@ class Cell:
         """
         ending = self.wait(0.0)
         if ending is None:
-            self._strike()
+            if not self._given_up():
+                self._strike()
             ending = self.wait(PATIENCE)
         if ending is None:
             self._close()
@@ -101,6 +104,8 @@ class Cell:
         for message in messages:
             if "failed" in message:
                 raise RunError(f"The sandbox could not start a job: {message['failed']}")
+        if not messages and self._given_up():
+            return Ending(exit_code=None, signal=9, out_of_memory=self._starved())
         if not messages:
             raise RunError(f"The sandbox's zygote died while a job ran ({self._last_words()}). The next job gets a new one.")
         status = messages[-1]["status"]

@@ -59,6 +59,7 @@ class Outpost:
         zygote: a pidfd of the zygote: readable when it has ended and, with namespaces, nothing of it is left.
         errors: a file in memory with what the zygote wrote to its standard error.
         plan: what it was told to do.
+        given_up: whether it was left to die because a cell did not become empty.
     """
 
     slot: slots.Slot
@@ -68,6 +69,7 @@ class Outpost:
     zygote: int
     errors: int
     plan: Plan
+    given_up: bool = False
 
     @classmethod
     def open(

@@ -199,6 +199,7 @@ class Sandbox:
             starved=lambda: group.kills() > kills,
             sweep=lambda: outpost.plan.namespaces or group.sweep(PATIENCE),
             ended=lambda: self._free(lane, number),
+            given_up=lambda: outpost.given_up,
             last_words=outpost.last_words,
         )
 
@@ -237,6 +238,7 @@ class Sandbox:
 
     def _leave(self, outpost: Outpost) -> None:
         with self._lock:
+            outpost.given_up = True  # before the kill: its other lane's cell must not take it for a failure
             outpost.kill()
             _abandoned.append(outpost)
             if self._outpost is outpost:
