@@ -36,6 +36,7 @@ class JudgeServer:
     script: list[str] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     context: ssl.SSLContext | None = None
+    raw: bytes = b""  # what "bytes_as_they_are" sends
 
     def __enter__(self) -> JudgeServer:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -195,6 +196,9 @@ class JudgeServer:
 
     def not_http(self, connection: socket.socket, request: Request) -> None:
         connection.sendall(b"220 mail.example.org ESMTP ready\r\n")
+
+    def bytes_as_they_are(self, connection: socket.socket, request: Request) -> None:
+        connection.sendall(self.raw)
 
     def interim(self, connection: socket.socket, request: Request) -> None:
         while not self._stopped.wait(0.01):

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.types import Prompt, Status
@@ -133,6 +135,29 @@ def test_misbehaviour_through_a_pool(server: JudgeServer, behaviour: str, status
         assert {verdict.status for verdict in verdicts} == {status}
         assert pool.counts.timeouts == pool.counts.replaced == 0
     assert all(server.url(behaviour) in verdict.reason for verdict in verdicts)
+
+
+STARTS = (b"HTTP/1.1 200 OK", b"HTTP/1.1 200", b"HTTP/9.9 -1 x", b"HTTP/1.1 429 x", b"HTTP/1.1 503 x", b"HTTP/1.1 302 x", b"")
+HEADERS = (
+    *(b"Retry-After: " + value for value in (b"-5", b"nan", b"inf", b"Thu, 99 Foo")),
+    *(b"Content-Length: " + value for value in (b"-7", b"abc", b"3", b"13")),
+    *(b"Transfer-Encoding: chunked", b"Content-Encoding: \xff", b"Location: \x00", b": ", b""),
+)
+BODIES = (b"-5\r\n", b"zz\r\n", b"f" * 16 + b"\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b'{"reward": 1}', b"\xff\xfe\x00", b"\n")
+ANSWERS = st.tuples(
+    st.sampled_from(STARTS), st.lists(st.sampled_from(HEADERS), max_size=3),
+    st.lists(st.one_of(st.sampled_from(BODIES), st.binary(max_size=20)), max_size=3),
+).map(lambda parts: b"\r\n".join([parts[0], *parts[1], b"", b"".join(parts[2])]))  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ANSWERS)
+def test_any_bytes_get_a_verdict(server: JudgeServer, raw: bytes) -> None:
+    module._client.cache_clear()
+    server.raw = raw
+    verdict = quick(server.url("bytes_as_they_are"), limits={"attempts": 1}).score(prompt_with("42"), completion_of("42"))
+    assert verdict.status in (Status.ERROR, Status.UNAVAILABLE) or (verdict.status, verdict.reward) == (Status.CORRECT, 1.0)
+    assert verdict.reason.isprintable()
 
 
 def test_a_judge_that_comes_back_while_a_pool_runs(server: JudgeServer) -> None:
