@@ -24,15 +24,6 @@ def test_braces_in_question_and_template_stay() -> None:
     assert render(r"Q: {question} \boxed{}", r"\frac{1}{2} of {0}") == r"Q: \frac{1}{2} of {0} \boxed{}"
 
 
-def test_fields_of_the_reference_have_places() -> None:
-    reference = {"test_list": ["assert f(1)", "assert f(2)"], "limit": 3}
-    template = "{question} {reference.limit}\n{reference.test_list}\n{reference} {other}"
-    text = render(template, "{question} {reference.limit}", reference)  # what is put in is not read again
-    assert text == "{question} {reference.limit} 3\nassert f(1)\nassert f(2)\n{reference} {other}"
-    with pytest.raises(ConfigError, match="among test_list, limit, got 'tests'"):
-        render("{question}{reference.tests}", "x", reference)
-
-
 def test_prompts_carry_everything_over() -> None:
     prompts = make_prompts([problem("a", "xy"), problem("b", "z")], Letters(), "<{question}>", 10)
     assert [(prompt.id, prompt.text, prompt.source) for prompt in prompts] == [("a", "<xy>", "toy"), ("b", "<z>", "toy")]

@@ -8,6 +8,7 @@ from delta_lightning.errors import ConfigError
 from delta_lightning.verifiers.excerpts import (
     AfterMarker,
     AfterThinking,
+    FenceOrText,
     FirstPlace,
     LastFence,
     LastLine,
@@ -43,8 +44,11 @@ from delta_lightning.verifiers.extraction import Extraction, LastBox
         (AfterThinking(), "<think>1</think> 2", "2"),
         (AfterThinking(then=LastBox()), r"\boxed{1}</think>\boxed{2}", "2"),
         (AfterThinking(), "<think> 1", None),
-        (FirstPlace(), "1\n\\boxed{2}\n3", "2"),
-        (FirstPlace(), "1\n2", "2"),
+        (FenceOrText(), "a\n```\nb\n```\n", "b"),
+        (FenceOrText(), " a\n```\nb", "a\n```\nb"),
+        (FenceOrText(), " ", None),
+        (FirstPlace(places=(LastBox(), LastLine())), "1\n\\boxed{2}\n3", "2"),
+        (FirstPlace(places=(LastBox(), LastLine())), "1\n2", "2"),
         (FirstPlace(places=(LastBox(), AfterMarker())), "nothing", None),
     ],
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from delta_lightning.errors import ConfigError, require
@@ -13,8 +11,6 @@ from delta_lightning.types import Problem, Prompt
 
 PLACE = "{question}"
 BATCH = 1024  # texts tokenized at a time, so that progress shows
-NO_REFERENCE: Mapping[str, Any] = MappingProxyType({})
-_PLACES = re.compile(r"\{question\}|\{reference\.(?P<field>\w+)\}")
 NAMED = 5  # offenders named in a message
 
 
@@ -23,9 +19,7 @@ class Templates:
     """The text around a question, for each data set.
 
     Args:
-        default: `{question}` in it is replaced by the question, `{reference.NAME}` by that field of the problem's reference, a
-            list line by line: the model sees it, so never the answer.
-        by_source: data set -> template, instead of the default.
+        default: `{question}` in it is replaced by the question. by_source: data set -> template, instead of the default.
 
     Raises:
         ConfigError: a template without a place for the question.
@@ -41,7 +35,7 @@ class Templates:
 
     def text(self, problem: Problem) -> str:
         """The prompt's text."""
-        return render(self.by_source.get(problem.source, self.default), problem.question, problem.reference)
+        return render(self.by_source.get(problem.source, self.default), problem.question)
 
     def refuse_unknown(self, sources: Sequence[str]) -> None:
         """Refuse a template for a data set that has no problem. Raises `ConfigError`."""
@@ -61,24 +55,9 @@ def check_template(template: str, setting: str = "template") -> None:
     )
 
 
-def render(template: str, question: str, reference: Mapping[str, Any] = NO_REFERENCE) -> str:
-    """The template with the question, and fields of the reference, in their places; other braces in either stay as they are.
-
-    Raises:
-        ConfigError: `{reference.NAME}` for a field that the problem does not have.
-    """
-
-    def filled(place: re.Match[str]) -> str:
-        name = place["field"]
-        if name is None:
-            return question
-        known = ", ".join(reference) or "none"
-        require(name in reference, "template", wanted=f"a field of the reference among {known}", got=name,
-                remedy="Map it to a column of the data.")  # fmt: skip
-        value = reference[name]
-        return "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-    return _PLACES.sub(filled, template)
+def render(template: str, question: str) -> str:
+    """The template with the question in its place; other braces in either stay as they are."""
+    return template.replace(PLACE, question)
 
 
 def make_prompts(

@@ -28,8 +28,7 @@ class PromptData(pl.LightningDataModule):
     Args:
         source: where problems come from.
         path: file or folder; shorthand for the source's own `path`.
-        template: text of a prompt; `{question}` is replaced by the question, `{reference.NAME}` by a field of the reference
-            that the model may see, such as a test that it must pass.
+        template: text of a prompt; `{question}` is replaced by the question.
         templates: data set -> template, instead of `template`, where a source mixes several (`Mixture`).
         max_prompt_tokens: longest prompt, tokens; longer ones are refused, with their number.
         held_out_prompts: problems of the held-out split that `validate` uses (all if there are fewer).

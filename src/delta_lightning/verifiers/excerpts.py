@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.verifiers.boxed import after_thinking
-from delta_lightning.verifiers.extraction import Extraction, LastBox
+from delta_lightning.verifiers.extraction import Extraction
 
 _EMPHASIS = "*_` \t"  # Markdown around an answer
 _FENCE = re.compile(r"^[ ]{0,3}(`{3,}+|~{3,}+)[ \t]*+([^\s`]*+)[^\n`]*+$", re.MULTILINE)  # nothing is tried twice
@@ -90,6 +90,16 @@ class LastFence(Extraction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FenceOrText(Extraction):
+    """The last closed Markdown fence, in any language; all of the text where there is none."""
+
+    def answer(self, text: str, usable: Callable[[str], bool]) -> str | None:
+        """See the seam."""
+        fenced = LastFence().answer(text, usable)
+        return (text.strip() or None) if fenced is None else fenced
+
+
+@dataclass(frozen=True, kw_only=True)
 class LastMatch(Extraction):
     r"""The group of the last match of a regular expression. ^ and $ match at lines.
 
@@ -136,7 +146,7 @@ class FirstPlace(Extraction):
         places: in the order in which they are asked; at least one.
     """
 
-    places: tuple[Extraction, ...] = (LastBox(), LastLine())
+    places: tuple[Extraction, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", tuple(self.places))  # YAML gives a list

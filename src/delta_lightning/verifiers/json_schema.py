@@ -14,7 +14,7 @@ from delta_lightning.errors import ConfigError, require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.example import Example
-from delta_lightning.verifiers.excerpts import FirstPlace, LastFence, WholeText, found_in
+from delta_lightning.verifiers.excerpts import FenceOrText, found_in
 from delta_lightning.verifiers.extraction import Extraction
 from delta_lightning.verifiers.say import broken, correct, incorrect, no_answer
 
@@ -48,7 +48,7 @@ class JsonSchema(Verifier):
 
     schema: dict[str, Any] | None = None
     field: str = "schema"
-    extraction: Extraction = FirstPlace(places=(LastFence(), WholeText()))  # noqa: RUF009 -- immutable
+    extraction: Extraction = FenceOrText()  # noqa: RUF009 -- immutable
     max_chars: int = 65_536
     max_depth: int = 64
 
