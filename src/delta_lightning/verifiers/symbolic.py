@@ -28,6 +28,11 @@ _BRACKETED = re.compile(r"\s*[\[(].*,.*[\])]\s*", re.DOTALL)
 _BASE_SUBSCRIPT = re.compile(r"[0-9]_\s*\{?\s*[0-9]")
 _PERCENT = re.compile(r"%|(?:percent|pct)", re.IGNORECASE)
 _TEXT_UNIT = re.compile(TEXT_COMMAND + r"\{\s*([^{}]*)\}\s*(?:\^\s*\{?[0-9]\}?)?\s*$")
+_EITHER = re.compile(
+    r"\s*,?\s*(?:\\(?:text|mbox|textrm)\{\s*(?:or|and)\s*\}|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z])|\\lor(?![A-Za-z]))\s*"
+)
+_COMMA = re.compile(r"\s*[,;]\s*")
+_CLAIM = re.compile(r"\s*([A-Za-z])(?:_\{?[0-9]\}?)?\s*=([^=<>]+)")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _BRACES = re.compile(r"\\\{.*,.*\\\}", re.DOTALL)
 _CONNECTIVE = frozenset({"and", "or", ""})
@@ -90,8 +95,17 @@ def same_meaning(gold: str, answer: str, rules: Rules) -> bool:
     gold_unit, answer_unit = _unit(gold), _unit(answer)
     if gold_unit != answer_unit and (answer_unit is None or (gold_unit and answer_unit)):
         return False
-    parts = [answer] if _RELATION.search(gold) else _values(answer)
+    parts = [answer] if _RELATION.search(gold) else _values(_unlabelled(answer))
     return all(_same_value(gold, part, rules) for part in (parts if rules.every_link else parts[-1:]))
+
+
+def _unlabelled(answer: str) -> str:
+    r"""`x = 5 \text{ or } x = -5` and `x_1 = 5, x_2 = -5` as `5, -5`; everything else as it is."""
+    for separator in (_EITHER, _COMMA):
+        claims = [_CLAIM.fullmatch(part) for part in separator.split(answer)]
+        if len(claims) > 1 and all(claims) and len({claim[1] for claim in claims if claim}) == 1:
+            return ", ".join(claim[2] for claim in claims if claim)
+    return answer
 
 
 def _values(answer: str) -> list[str]:
