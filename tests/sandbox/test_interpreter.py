@@ -16,7 +16,7 @@ def test_it_is_the_base_interpreter_and_shows_only_its_library() -> None:
     interpreter = Interpreter.find()
     assert os.path.samefile(interpreter.program, sys._base_executable)  # type: ignore[attr-defined]
     prefix = os.path.dirname(os.path.dirname(interpreter.program))
-    assert all(path in (interpreter.program, f"{prefix}/lib") for path in interpreter.folders)
+    assert all(path in (interpreter.program, f"{prefix}/lib", f"{prefix}/lib64") for path in interpreter.folders)
 
 
 def test_what_the_system_shows_anyway_is_not_listed() -> None:

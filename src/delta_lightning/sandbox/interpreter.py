@@ -22,7 +22,7 @@ class Interpreter:
 
     Args:
         program: the real path of the executable, outside any virtual environment.
-        folders: what must be readable besides the system's own folders: the executable and its prefix's `lib`.
+        folders: what must be readable besides the system's own folders: the executable, its prefix's `lib` and `lib64`.
     """
 
     program: str
@@ -36,8 +36,8 @@ class Interpreter:
             ConfigError: an `extra` folder that is not there.
         """
         real = os.path.realpath(program or getattr(sys, "_base_executable", sys.executable) or sys.executable)
-        library = os.path.join(os.path.dirname(os.path.dirname(real)), "lib")
-        wanted = [real, library]
+        prefix = os.path.dirname(os.path.dirname(real))
+        wanted = [real, *(path for name in ("lib", "lib64") if os.path.isdir(path := os.path.join(prefix, name)))]
         for folder in extra:
             if not folder.is_dir():
                 raise ConfigError(
