@@ -37,11 +37,12 @@ class JudgeServer:
     requests: list[Request] = field(default_factory=list)
     context: ssl.SSLContext | None = None
     raw: bytes = b""  # what "bytes_as_they_are" sends
+    most_at_once: int = 0  # requests that "slow" held at one time
 
     def __enter__(self) -> JudgeServer:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
-        self._stopped = threading.Event()
+        self._stopped, self._lock, self._now = threading.Event(), threading.Lock(), 0
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -93,7 +94,12 @@ class JudgeServer:
         reply(connection, json.dumps(self.answer(request.body)).encode(), headers=["Content-Type: text/plain"])
 
     def slow(self, connection: socket.socket, request: Request) -> None:
+        with self._lock:
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
         self._stopped.wait(0.3)
+        with self._lock:
+            self._now -= 1
         self.proper(connection, request)
 
     def silent(self, connection: socket.socket, request: Request) -> None:
@@ -189,7 +195,7 @@ class JudgeServer:
         connection.sendall(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 1000 + b"\r\n")
 
     def gzip_bomb(self, connection: socket.socket, request: Request) -> None:
-        reply(connection, gzip.compress(b" " * 50_000_000), headers=["Content-Encoding: gzip"])
+        reply(connection, gzip.compress(b" " * 10_000_000, 1), headers=["Content-Encoding: gzip"])
 
     def redirect(self, connection: socket.socket, request: Request) -> None:
         reply(connection, b"", "302 Found", [f"Location: {self.url('proper')}"])

@@ -29,7 +29,7 @@ def server() -> Iterator[JudgeServer]:
 
 
 def quick(url: str, **changes: Any) -> ChatJudge:
-    service = Service(urls=(url,), read_seconds=1.0, total_seconds=3.0, pause_seconds=0.02, attempts=2)
+    service = Service(urls=(url,), read_seconds=5.0, total_seconds=10.0, pause_seconds=0.02, attempts=2)
     return ChatJudge(service=service, model="judge-1", **changes)
 
 

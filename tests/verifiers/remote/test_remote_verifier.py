@@ -34,7 +34,7 @@ def server() -> Iterator[JudgeServer]:
 
 
 def quick(url: str, **changes: Any) -> RemoteVerifier:
-    limits = {"read_seconds": 0.5, "total_seconds": 2.0, "pause_seconds": 0.02, "attempts": 2}
+    limits = {"read_seconds": 5.0, "total_seconds": 10.0, "pause_seconds": 0.02, "attempts": 2}
     service = Service(urls=(url,), **(limits | changes.pop("limits", {})))
     return RemoteVerifier(service=service, **changes)
 
@@ -129,7 +129,7 @@ def test_wider_rewards_when_asked_for() -> None:
     ],
 )
 def test_misbehaviour_through_a_pool(server: JudgeServer, behaviour: str, status: Status) -> None:
-    judge = quick(server.url(behaviour))
+    judge = quick(server.url(behaviour), limits={"total_seconds": 2.0} if behaviour == "drip" else {})
     with VerifierPool(judge, workers=2, timeout=judge.limit_seconds() + 1) as pool:
         verdicts = ask(pool, "42", "41", "42")
         assert {verdict.status for verdict in verdicts} == {status}
@@ -174,13 +174,11 @@ def test_a_judge_that_comes_back_while_a_pool_runs(server: JudgeServer) -> None:
 
 
 def test_more_workers_ask_at_once(server: JudgeServer) -> None:
-    """The service takes 0.3 s for each: 8 of them one by one would take 2.4 s."""
     judge = quick(server.url("slow"))
-    with VerifierPool(judge, workers=8, timeout=10) as pool:
-        ask(pool, *["42"] * 16)  # all workers have started
-        started = time.monotonic()
-        assert all(verdict.status is Status.CORRECT for verdict in ask(pool, *["42"] * 8))
-        assert time.monotonic() - started < 1.8
+    with VerifierPool(judge, workers=6, timeout=12) as pool:
+        ask(pool, *["42"] * 12)  # all workers have started
+        assert all(verdict.status is Status.CORRECT for verdict in ask(pool, *["42"] * 18))
+    assert 4 <= server.most_at_once <= 6
 
 
 def test_check_says_what_answered(server: JudgeServer) -> None:

@@ -17,7 +17,8 @@ from delta_lightning.verifiers.remote.exchange import AwayError, NonsenseError
 from delta_lightning.verifiers.remote.service import Service
 from support.judge_server import JudgeServer, serving
 
-QUICK = {"read_seconds": 0.6, "connect_seconds": 0.6, "total_seconds": 1.5, "pause_seconds": 0.05, "attempts": 2}
+QUICK = {"read_seconds": 5.0, "connect_seconds": 2.0, "total_seconds": 15.0, "pause_seconds": 0.05, "attempts": 2}
+TIGHT = {"read_seconds": 0.6, "total_seconds": 1.5}
 
 
 @pytest.fixture
@@ -61,10 +62,11 @@ def test_proper_answers(server: JudgeServer, behaviour: str) -> None:
     ],
 )
 def test_what_counts_as_away(server: JudgeServer, behaviour: str, says: str, requests: int) -> None:
+    limits = TIGHT if behaviour in ("silent", "drip", "drip_headers", "interim") else {}
     started = time.monotonic()
     with pytest.raises(AwayError, match=says) as raised:
-        quick(server.url(behaviour)).ask({})
-    assert time.monotonic() - started < 1.5 + 0.7  # the total time and room for a busy machine
+        quick(server.url(behaviour), **limits).ask({})
+    assert not limits or time.monotonic() - started < 1.5 + 1.5  # the total time and room for a busy machine
     assert len(server.requests) >= requests
     assert server.url(behaviour) in str(raised.value)
 
@@ -91,7 +93,7 @@ def test_what_counts_as_away(server: JudgeServer, behaviour: str, says: str, req
 )
 def test_what_is_nonsense_and_not_asked_again(server: JudgeServer, behaviour: str, says: str) -> None:
     with pytest.raises(NonsenseError, match=says):
-        quick(server.url(behaviour), total_seconds=10.0).ask({})
+        quick(server.url(behaviour)).ask({})
     assert len(server.requests) == 1
 
 
@@ -108,8 +110,8 @@ def test_a_name_that_is_not_resolved_in_time(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: time.sleep(5))
     started = time.monotonic()
     with pytest.raises(AwayError, match="in time"):
-        quick("http://slow-names.example/", attempts=1).ask({})
-    assert time.monotonic() - started < 2
+        quick("http://slow-names.example/", attempts=1, connect_seconds=0.5).ask({})
+    assert time.monotonic() - started < 3
 
 
 def test_a_second_attempt_may_succeed(server: JudgeServer) -> None:
@@ -123,7 +125,7 @@ def test_a_second_attempt_may_succeed(server: JudgeServer) -> None:
 @pytest.mark.parametrize(("behaviour", "least"), [("busy", 1.0), ("busy_date", 0.8)])
 def test_retry_after_is_honoured(server: JudgeServer, behaviour: str, least: float) -> None:
     server.script = [behaviour, "proper"]
-    quick(server.url("scripted"), total_seconds=10.0).ask({})
+    quick(server.url("scripted")).ask({})
     assert least <= server.requests[1].time - server.requests[0].time < 4
 
 
@@ -140,8 +142,8 @@ def test_retry_after_beyond_what_is_allowed_leaves_the_address_alone(server: Jud
 def test_a_pause_that_does_not_fit_is_not_begun(server: JudgeServer) -> None:
     started = time.monotonic()
     with pytest.raises(AwayError, match="1 attempt,"):
-        quick(server.url("error_500"), pause_seconds=8.0).ask({})
-    assert time.monotonic() - started < 1
+        quick(server.url("error_500"), pause_seconds=40.0, longest_pause_seconds=40.0).ask({})
+    assert time.monotonic() - started < 5
 
 
 def test_addresses_are_asked_in_turn_and_the_one_that_is_away_is_passed_over(server: JudgeServer) -> None:
@@ -159,7 +161,7 @@ def test_addresses_are_asked_in_turn_and_the_one_that_is_away_is_passed_over(ser
 
 def test_the_breaker(server: JudgeServer) -> None:
     server.script = ["error_500"] * 4 + ["proper"]
-    guarded = quick(server.url("scripted"), attempts=1, breaker_failures=3, breaker_seconds=1.0)
+    guarded = quick(server.url("scripted"), attempts=1, breaker_failures=3, breaker_seconds=1.6)
     for _ in range(3):
         with pytest.raises(AwayError, match="HTTP 500"):
             guarded.ask({})
@@ -167,15 +169,15 @@ def test_the_breaker(server: JudgeServer) -> None:
     for _ in range(50):
         with pytest.raises(AwayError, match="not asked for another"):
             guarded.ask({})
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 1.5
     assert len(server.requests) == 3
-    time.sleep(1.1)
+    time.sleep(1.7)
     with pytest.raises(AwayError, match="HTTP 500"):  # one attempt decides: it fails
         guarded.ask({})
     with pytest.raises(AwayError, match="not asked"):
         guarded.ask({})
     assert len(server.requests) == 4
-    time.sleep(1.1)
+    time.sleep(1.7)
     for _ in range(3):  # it succeeds: all is well again
         assert guarded.ask({})["reward"] == 1.0
 
