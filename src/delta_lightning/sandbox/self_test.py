@@ -23,7 +23,7 @@ from delta_lightning.sandbox.rung import PROBES
 from delta_lightning.sandbox.sandbox import Sandbox
 
 _LIMITS = Limits(memory_mib=64, cpu_seconds=5, processes=8, disk_mib=1, open_files=64)
-_WAIT = 5.0  # seconds for one probe; the slowest takes half a second
+_WAIT = 20.0  # seconds for one probe; the slowest takes half a second on a quiet machine
 
 
 def self_test(
