@@ -8,7 +8,7 @@ import signal
 import time
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_PATIENCE = 0.8  # seconds that orphans are hunted; what is left then keeps the slot from being used again
+_PATIENCE = 0.5  # seconds that orphans are hunted; what is left then keeps the slot from being used again
 
 
 def memory(first: set[int]) -> dict[int, int]:
