@@ -31,8 +31,10 @@ _TEXT_UNIT = re.compile(TEXT_COMMAND + r"\{\s*([^{}]*)\}\s*(?:\^\s*\{?[0-9]\}?)?
 _EITHER = re.compile(
     r"\s*,?\s*(?:\\(?:text|mbox|textrm)\{\s*(?:or|and)\s*\}|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z])|\\lor(?![A-Za-z]))\s*"
 )
+_OR = re.compile(r"\s*,?\s*(?:\\(?:text|mbox|textrm)\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![A-Za-z]))\s*")
 _COMMA = re.compile(r"\s*[,;]\s*")
 _CLAIM = re.compile(r"\s*([A-Za-z])(?:_\{?[0-9]\}?)?\s*=([^=<>]+)")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![A-Za-z])")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _BRACES = re.compile(r"\\\{.*,.*\\\}", re.DOTALL)
 _CONNECTIVE = frozenset({"and", "or", ""})
@@ -168,6 +170,20 @@ def _exactly(number: Numeral | None) -> Any:
     return Float(value, max(15, len(str(value.p)))) if number.decimal else value
 
 
+def _either(text: str) -> Any:
+    r"""`x < -2 \text{ or } x > 3` as the union of two intervals; None for everything else."""
+    parts = _OR.split(text)
+    if len(parts) < 2 or not all(_INEQUALITY.search(part) for part in parts):
+        return None
+    from sympy import Union
+    from sympy.core.relational import Relational
+
+    found = [parsed(part) for part in parts]
+    if not all(isinstance(part, Relational) for part in found) or len(set().union(*(part.free_symbols for part in found))) != 1:
+        return None
+    return Union(*(part.as_set() for part in found))
+
+
 @lru_cache(maxsize=1)
 def _verify() -> Any:
     """math-verify's comparison, silent about its own time limit, which is off."""
@@ -185,7 +201,9 @@ def _parse_gold(gold: str) -> Any:
 def _parse(text: str) -> Any:
     """The sympy object, or None where the text does not parse."""
     text = _without_unit(text)
-    found = parsed(text)
+    found = _either(text)
+    if found is None:
+        found = parsed(text)
     if found is None and "," not in text and ("\\pm" in text or "\\mp" in text):
         from latex2sympy2_extended.sets import FiniteSet
 
@@ -197,15 +215,20 @@ def _parse(text: str) -> Any:
 
 def _unit(text: str) -> str | None:
     """The unit set as text at the end of a formula, as `numerals` names it; "" without any; None for other words there."""
-    match = _TEXT_UNIT.search(text)
-    if match is None or match[1].strip().lower() in _CONNECTIVE or not match.start():
-        return ""
-    number = numeral("1" + text[match.start() :].strip())
-    return number.unit if number else None
+    return _split_unit(text)[1]
 
 
 def _without_unit(text: str) -> str:
-    return text[: match.start()] if _unit(text) and (match := _TEXT_UNIT.search(text)) else text
+    return _split_unit(text)[0]
+
+
+def _split_unit(text: str) -> tuple[str, str | None]:
+    """A formula and its unit; `units` is a unit without a name."""
+    match = _TEXT_UNIT.search(text)
+    if match is None or match[1].strip().lower() in _CONNECTIVE or not match.start():
+        return text, ""
+    number = numeral("1" + text[match.start() :].strip())
+    return (text[: match.start()], number.unit) if number else (text, None)
 
 
 def _aligned(left: Any, right: Any) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ _SAME = {  # one name for each, so that the number of solutions that do not exis
     "no solutions": "no solution", "no real solutions": "no real solution", "there is no solution": "no solution",
     "there are no solutions": "no solution", "dne": "does not exist", "doesn't exist": "does not exist",
 }  # fmt: skip
-_LETTERS = re.compile(r"\(?\s*[A-J]\s*\)?(?:\s*(?:,\s*and|,|and|&)\s*\(?\s*[A-J]\s*\)?)+")
+_LETTERS = re.compile(r"\(?\s*(?:[A-J]|[IVX]+)\s*\)?(?:\s*(?:,\s*and|,|and|&)\s*\(?\s*(?:[A-J]|[IVX]+)\s*\)?)+")
 _SHORT_WORDS = frozenset({"no", "on", "ii", "iv", "vi", "ix", "or", "up", "he", "it"})
 
 
@@ -70,7 +70,7 @@ def same_words(gold: str, answer: str) -> bool | None:
 def _choices(text: str) -> frozenset[str]:
     """The letters of `A, C and D`, several choices in any order; empty where the text is anything else."""
     bare = unwrapped(text).strip()
-    return frozenset(re.findall("[A-J]", bare)) if _LETTERS.fullmatch(bare) else frozenset()
+    return frozenset(re.findall("[A-HJ]|[IVX]+", bare)) if _LETTERS.fullmatch(bare) else frozenset()
 
 
 def _same_letter(gold: str, wanted: str, answer: str, got: str | None) -> bool | None:
