@@ -5,8 +5,9 @@
     python benchmarks/sampling/run.py --only tiny      # one model
 
 The same random model, prompts and limit for both; the lengths are drawn by the model, one completion in sixteen runs to the
-limit (`model.py`). Plain `generate` is given all prompts at once, left-padded. Arms take turns, more of them for small groups, so that
-each arm samples as many completions; tokens per processor second stand beside tokens per second, for machines that are not idle.
+limit (`model.py`). Plain `generate` is given all prompts at once, left-padded. Arms take turns, more of them for small groups,
+so that each arm samples as many completions. Tokens per processor second stand beside tokens per second, for machines that are
+not idle.
 """
 
 from __future__ import annotations

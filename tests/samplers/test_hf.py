@@ -96,3 +96,20 @@ def test_a_generator_that_is_closed_gives_the_model_back(threads: int) -> None:
     assert model.config._attn_implementation != before[0]
     running.close()
     assert (model.config._attn_implementation, torch.get_num_threads()) == before
+
+
+@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
+def test_near_temperature_zero_it_is_greedy_generate(family: str) -> None:
+    """Beside `transformers.generate` itself, on sequences longer than the window of three of Olmo3's layers."""
+    model, given = tiny_model(family, vocabulary=32, num_hidden_layers=4), prompts([3, 12, 7])
+    done = sample(open_session(model, max_rows=2), given, 1, temperature=1e-4, max_new_tokens=30)
+    for prompt in given:
+        ids = torch.tensor([prompt.token_ids])
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=30)
+        assert list(done[prompt.id, 0].token_ids) == out[0, len(prompt.token_ids) :].tolist()
+
+
+def test_completions_do_not_depend_on_the_order_of_prompts_bit_by_bit() -> None:
+    model, given = tiny_model(vocabulary=16), prompts([3, 7, 1, 12, 5, 3])
+    one, other = (sample(open_session(model, max_rows=8, threads=2), order, 4) for order in (given, given[::-1]))
+    assert one == other
