@@ -126,6 +126,32 @@ def measure(rung: str, driver: str, seconds: float, cores: int) -> dict[str, flo
     return found
 
 
+def table(results: dict[str, object]) -> str:
+    """The README's table."""
+    heads = ("rung", "processor time per cell, ms", "at most, per core and second", "cells per second, one process")
+    heads += ("one process per core, together", "open and close, ms", "self-test, s")
+    heads += ("kill a fork bomb, ms (most)", "kill 200 MiB, ms (most)")
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for rung in RUNGS:
+        found = results[rung]
+        if not isinstance(found, dict):
+            continue
+        cells = [
+            rung,
+            f"{found['processor_ms_per_cell']:.1f}",
+            f"{1000 / found['processor_ms_per_cell']:.0f}",
+            f"{found['cells_per_second_one_process']:.0f}",
+            f"{found['cells_per_second_one_process_per_core']:.0f}",
+            f"{found['open_and_close_ms']:.0f}",
+            f"{found['self_test_seconds']:.1f}",
+        ]
+        for job in ("bomb", "hog"):
+            median, most = (found.get(f"kill_{job}_ms_{what}") for what in ("median", "most"))
+            cells.append("-" if median is None else f"{median:.0f} ({most:.0f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
     here, cores = Path(__file__).parent, len(os.sched_getaffinity(0))
@@ -150,8 +176,9 @@ def main() -> None:
                 results[rung] = measure(rung, str(driver), seconds, cores)
             except ConfigError as error:
                 results[rung] = str(error)
-            print(rung, json.dumps(results[rung], indent=2))
     (here / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps({name: value for name, value in results.items() if name not in RUNGS}, indent=2))
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from delta_lightning.sandbox.ending import Ending
 if TYPE_CHECKING:
     from types import TracebackType
 
-PATIENCE = 0.8  # seconds that a killed cell may take to be empty before its slot is left to die: a verdict has 1 s after its limit
+PATIENCE = 0.8  # seconds for a killed cell to be empty before its slot is given up: a verdict has 1 s after its limit
 
 
 class Cell:
