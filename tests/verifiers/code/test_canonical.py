@@ -19,14 +19,14 @@ NOT_PASSING = {
 }
 
 
-def verdict_on(row: Row, program: str, seconds: float = 8.0) -> Verdict:
+def verdict_on(row: Row, program: str, seconds: float = 30.0) -> Verdict:
     limits = Limits(memory_mib=512, cpu_seconds=int(seconds) + 2)
     verifier = CodeVerifier(tests=row.tests, programs=WholeText(), seconds=seconds, limits=limits)
     assert verifier.refuse_reference(row.reference) is None
     return verifier.score(prompt_of(row.reference), completion_of(program))
 
 
-def failures(rows: Iterable[Row], seconds: float = 8.0) -> dict[str, str]:
+def failures(rows: Iterable[Row], seconds: float = 30.0) -> dict[str, str]:
     verdicts = {row.id: verdict_on(row, row.solution, seconds) for row in rows}
     assert verdicts
     return {name: f"{v.status.value}: {v.reason}" for name, v in verdicts.items() if v.status is not Status.CORRECT}
@@ -56,7 +56,7 @@ SLOW_REFERENCES = ("Mbpp/123", "Mbpp/255", "Mbpp/271", "Mbpp/392", "Mbpp/599")
 @pytest.mark.data
 def test_mbpp_plus_sample(delta_data: Path) -> None:
     rows = [row for row in mbpp_plus(delta_data) if row.id not in SLOW_REFERENCES]
-    assert failures(rows[::24], seconds=20) == {}
+    assert failures(rows[::24]) == {}
 
 
 @pytest.mark.data
