@@ -158,12 +158,14 @@ class Engine:
 
     def _admissible(self) -> list[Waiting]:
         """What may start now: enough rows are free to be worth a prefill, and their keys and values fit."""
-        running = sum(len(lane.kept()) for lane in self.lanes)
-        columns = sum(lane.columns() for lane in self.lanes)
-        if not self.waiting or (running and self.limits.rows - running < self.limits.rows * ADMIT_SHARE):
+        if not self.waiting:
             return []
+        running = sum(len(lane.kept()) for lane in self.lanes)
+        if running and self.limits.rows - running < self.limits.rows * ADMIT_SHARE:
+            return []
+        columns = self._columns()
         taken: list[Waiting] = []
-        rows = longest = 0
+        rows, longest = 0, 0 if self.pieces or not self.lanes else self.lanes[0].segment.span  # a single segment is shared
         while self.waiting:
             entry = self.waiting[0]
             rows, longest = rows + len(entry.rows), max(longest, len(entry.token_ids))
@@ -178,6 +180,10 @@ class Engine:
                 self.waiting.appendleft(Waiting(entry.rows[count:]))
         return taken
 
+    def _columns(self) -> int:
+        """Rows times columns of all segments after a copy."""
+        return sum(lane.columns() for lane in self.lanes)
+
     def _most_columns(self) -> int:
         if not self.column_bytes:
             config = self.model.config
@@ -189,9 +195,8 @@ class Engine:
     def _make_room(self) -> None:
         """Gives every segment that is full new columns. Rows wait again where the memory does not allow that."""
         full = [lane for lane in self.lanes if lane.segment.end == lane.segment.capacity]
-        if not full:
-            return
-        while sum(lane.columns() for lane in self.lanes) > self._most_columns():
+        used = sum(lane.segment.size * lane.segment.capacity for lane in self.lanes)  # joining segments may have used more
+        while (full or used > self._most_columns()) and self._columns() > self._most_columns():
             running = [(len(lane.rows[place].tokens), lane, place) for lane in self.lanes for place in lane.kept()]
             if len(running) == 1:
                 break
