@@ -52,7 +52,9 @@ class InlineJudge:
         self.judge = judge
         self.verdicts: list[tuple[Hashable, Verdict]] = []
 
-    def submit(self, key: Hashable, prompt: Prompt, completion: Completion) -> None:
+    def submit(
+        self, key: Hashable, prompt: Prompt, completion: Completion, tick: Callable[[int, int], None] | None = None
+    ) -> None:
         self.verdicts.append((key, self.judge(prompt, completion)))
 
     def drain(self, tick: Callable[[int, int], None] | None = None) -> Iterator[tuple[Hashable, Verdict]]:

@@ -227,6 +227,8 @@ class PolicyModule(pl.LightningModule):
         stream = self.data.stream(drawn, self.plan.cut.num_groups, seed=self.plan.seed)
         reference = None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature)
         buffer = make_experience(step, stream, self.parts, self.plan, self.scorer, tools, self.rollout_book, reference)
+        assert self._pool is not None
+        self.rollout_book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
         return replace(buffer, metrics=derived(several_sources(self.rollout_book.take(tools.ranks))), drawn=stream.drawn)
 
     # Updates ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 
 from delta_lightning.errors import RunError
@@ -16,13 +17,16 @@ from delta_lightning.trainer.verdicts import VerdictPolicy, settled
 from delta_lightning.types import Completion, Prompt, Rollout, SamplingParams, Status, Verdict
 
 BY_SOURCE = "rollout/accuracy/"
+_CALLS = count()  # in the keys: a verdict that an interrupted call left in the pool must not reach another answer
 
 
 class Judge(Protocol):
     """A pool of verifier processes."""
 
-    def submit(self, key: Hashable, prompt: Prompt, completion: Completion) -> None:
-        """Queue one completion; returns at once."""
+    def submit(
+        self, key: Hashable, prompt: Prompt, completion: Completion, tick: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Queue one completion; returns at once unless too much is pending, and calls `tick` while it waits."""
         ...
 
     def drain(self, tick: Callable[[int, int], None] | None = None) -> Iterator[tuple[Hashable, Verdict]]:
@@ -49,17 +53,22 @@ def collect(
     groups = {prompt.id: (group, prompt) for group, prompt in prompts}
     answers: dict[Hashable, tuple[int, Prompt, Completion]] = {}
     total = len(prompts) * completions
+    call = next(_CALLS)
+
+    def verifying(done: int, submitted: int) -> None:
+        tools.progress("verifying", done, submitted)
+
     with tools.clock("sample"):
         sampled = tools.session.generate([p for _, p in prompts], num_completions=completions, params=params, seed=seed)
         with closing(sampled):  # an interrupt must give the model back
             for completion in sampled:
                 group, prompt = groups[completion.prompt_id]
-                key = (group, completion.sample_index)
+                key = (call, group, completion.sample_index)
                 answers[key] = (group, prompt, completion)
-                tools.judge.submit(key, prompt, completion)
+                tools.judge.submit(key, prompt, completion, verifying)
                 tools.progress("sampling", len(answers), total)
     with tools.clock("verify"):
-        verdicts = dict(tools.judge.drain(lambda done, all_: tools.progress("verifying", done, all_)))
+        verdicts = dict(tools.judge.drain(verifying))
     if len(answers) != total:
         raise RunError(f"the sampler gave {len(answers)} completions for {len(prompts)} prompts x {completions}")
     return [
