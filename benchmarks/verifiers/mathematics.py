@@ -26,14 +26,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from delta_lightning.types import Completion, Prompt, Status
-from delta_lightning.verifiers.boxed import last_boxed
-from delta_lightning.verifiers.clock import same_time
-from delta_lightning.verifiers.explosive import beyond, expands, explosive
-from delta_lightning.verifiers.math import MathVerifier
-from delta_lightning.verifiers.numerals import numeral
-from delta_lightning.verifiers.residues import same_residue
-from delta_lightning.verifiers.tidy import squeezed, tidy
-from delta_lightning.verifiers.words import same_words, words
+from delta_lightning.verifiers.extraction.boxed import last_boxed
+from delta_lightning.verifiers.mathematics.clock import same_time
+from delta_lightning.verifiers.mathematics.explosive import beyond, expands, explosive
+from delta_lightning.verifiers.mathematics.math_verifier import MathVerifier
+from delta_lightning.verifiers.mathematics.numerals import numeral
+from delta_lightning.verifiers.mathematics.residues import same_residue
+from delta_lightning.verifiers.mathematics.tidy import squeezed, tidy
+from delta_lightning.verifiers.mathematics.words import same_words, words
 
 HERE = Path(__file__).parent
 SETS = ("math500", "aime_*", "hmmt_*", "brumo_*", "deepmath_sample")

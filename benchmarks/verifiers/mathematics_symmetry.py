@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mathematics import references, respelled
 
-from delta_lightning.verifiers.comparison import TooHardError
-from delta_lightning.verifiers.staged import Staged
+from delta_lightning.verifiers.mathematics.comparison import TooHardError
+from delta_lightning.verifiers.mathematics.staged import Staged
 
 TABLE = Path(__file__).parents[2] / "tests" / "verifiers" / "mathematics.txt"
 PART = Staged()

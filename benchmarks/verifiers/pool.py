@@ -1,4 +1,4 @@
-"""What the verifier pool costs: `python benchmarks/verifiers/pool.py [results.json]`. Two to three minutes on two cores.
+"""What the verifier pool costs: `python benchmarks/verifiers/pool/pool.py [results.json]`. Two to three minutes on two cores.
 
 The answers to mathematics are the worked solutions of MATH-500 (`math500/test.jsonl` in the folder that DELTA_DATA names): half
 of them with their own reference, half with another problem's.
@@ -18,7 +18,7 @@ from pathlib import Path
 from delta_lightning.interfaces import Verifier
 from delta_lightning.report import provenance
 from delta_lightning.types import Completion, Prompt, Status, Verdict
-from delta_lightning.verifiers.math import MathVerifier
+from delta_lightning.verifiers.mathematics.math_verifier import MathVerifier
 from delta_lightning.verifiers.pool import VerifierPool
 
 Item = tuple[Prompt, Completion]

@@ -11,8 +11,8 @@ from delta_lightning.errors import require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.example import Example
-from delta_lightning.verifiers.excerpts import FenceOrText, found_in
-from delta_lightning.verifiers.extraction import Extraction
+from delta_lightning.verifiers.extraction.excerpts import FenceOrText, found_in
+from delta_lightning.verifiers.extraction.extraction import Extraction
 
 # What a query may do, and the functions that it may call: nothing that writes, attaches, draws at random or reads a clock.
 ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}

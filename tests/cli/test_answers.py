@@ -8,7 +8,7 @@ import pytest
 
 from delta_lightning.cli.answers import check_answers, read_answers
 from delta_lightning.errors import ConfigError
-from delta_lightning.verifiers.math import MathVerifier
+from delta_lightning.verifiers.mathematics.math_verifier import MathVerifier
 
 
 def written(folder: Path, *rows: Any) -> Path:

@@ -13,7 +13,7 @@ import yaml
 from delta_lightning.cli.config_files import settle
 from delta_lightning.interfaces import PromptSource, Verifier
 from delta_lightning.testing.parts import concrete_parts
-from delta_lightning.verifiers.extraction import Extraction
+from delta_lightning.verifiers.extraction.extraction import Extraction
 from support.part_samples import MAKERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verifiers.md").read_text(encoding="utf-8")

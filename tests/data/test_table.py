@@ -12,7 +12,7 @@ from delta_lightning.data import Table
 from delta_lightning.data.prompts import make_prompts
 from delta_lightning.data.references import check_references
 from delta_lightning.errors import ConfigError
-from delta_lightning.verifiers.math import MathVerifier
+from delta_lightning.verifiers.mathematics.math_verifier import MathVerifier
 
 
 def write(file: Path, rows: list[dict[str, Any]]) -> Path:

@@ -11,21 +11,21 @@ from delta_lightning.data import Arithmetic, Mixture
 from delta_lightning.samplers import RecordedSampler, RecordingSampler
 from delta_lightning.samplers.tape import TapeWriter, tape_path
 from delta_lightning.types import Status
-from delta_lightning.verifiers.by_source import BySource
 from delta_lightning.verifiers.choice import MultipleChoice
+from delta_lightning.verifiers.combine.by_source import BySource
+from delta_lightning.verifiers.combine.first_that_applies import FirstThatApplies
+from delta_lightning.verifiers.combine.gate import Gate
+from delta_lightning.verifiers.combine.weighted_sum import WeightedSum
 from delta_lightning.verifiers.exact import ExactMatch
 from delta_lightning.verifiers.example import Example
-from delta_lightning.verifiers.excerpts import AfterMarker, FirstPlace, LastLine
-from delta_lightning.verifiers.extraction import LastBox
-from delta_lightning.verifiers.first_that_applies import FirstThatApplies
-from delta_lightning.verifiers.gate import Gate
+from delta_lightning.verifiers.extraction.excerpts import AfterMarker, FirstPlace, LastLine
+from delta_lightning.verifiers.extraction.extraction import LastBox
 from delta_lightning.verifiers.length import LengthPenalty
 from delta_lightning.verifiers.numeric import NumericVerifier
 from delta_lightning.verifiers.regex_format import RegexFormat
 from delta_lightning.verifiers.remote.chat_judge import ChatJudge
 from delta_lightning.verifiers.remote.remote_verifier import RemoteVerifier
 from delta_lightning.verifiers.remote.service import Service
-from delta_lightning.verifiers.weighted_sum import WeightedSum
 from support.judge_server import JudgeServer
 
 BOXED = RegexFormat(pattern=r"(?s).*\\boxed\{.*", match="full")

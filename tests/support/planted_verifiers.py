@@ -11,7 +11,7 @@ from typing import Any, cast
 from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.example import Example
-from delta_lightning.verifiers.extraction import Extraction
+from delta_lightning.verifiers.extraction.extraction import Extraction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from delta_lightning.errors import ConfigError
 from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.progress import Progress
-from delta_lightning.verifiers.by_source import BySource
-from delta_lightning.verifiers.math import MathVerifier
+from delta_lightning.verifiers.combine.by_source import BySource
+from delta_lightning.verifiers.mathematics.math_verifier import MathVerifier
 from delta_lightning.verifiers.numeric import NumericVerifier
 
 SOURCES = {

@@ -7,7 +7,7 @@ import pytest
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Prompt, Status
 from delta_lightning.verifiers.choice import MultipleChoice
-from delta_lightning.verifiers.excerpts import AfterThinking
+from delta_lightning.verifiers.extraction.excerpts import AfterThinking
 from support.verdicts import completion_of
 
 COLOURS = ["red", "dark  green", "blue", "white"]

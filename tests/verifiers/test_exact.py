@@ -5,7 +5,7 @@ import pytest
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Status
 from delta_lightning.verifiers.exact import ExactMatch
-from delta_lightning.verifiers.excerpts import AfterMarker, WholeText
+from delta_lightning.verifiers.extraction.excerpts import AfterMarker, WholeText
 from support.verdicts import completion_of, prompt_with
 
 KEEP = ExactMatch(extraction=WholeText(), case="keep", whitespace="keep")

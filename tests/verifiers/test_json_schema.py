@@ -9,7 +9,7 @@ import pytest
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Prompt, Status, Verdict
 from delta_lightning.verifiers import json_schema
-from delta_lightning.verifiers.excerpts import AfterMarker
+from delta_lightning.verifiers.extraction.excerpts import AfterMarker
 from delta_lightning.verifiers.json_schema import JsonSchema
 from support.verdicts import completion_of
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.types import Status
-from delta_lightning.verifiers.excerpts import WholeText
+from delta_lightning.verifiers.extraction.excerpts import WholeText
 from delta_lightning.verifiers.numeric import NumericVerifier, quantity
 from support.verdicts import completion_of, prompt_with
 

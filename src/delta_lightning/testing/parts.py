@@ -13,7 +13,7 @@ from typing import Any
 from delta_lightning import interfaces
 from delta_lightning.credit.proxies import GradientProxy
 from delta_lightning.types import Need
-from delta_lightning.verifiers.extraction import Extraction
+from delta_lightning.verifiers.extraction.extraction import Extraction
 
 PACKAGES = ("advantages", "corrections", "credit", "data", "filters", "losses", "samplers", "shaping", "verifiers.parts")
 SEAMS: tuple[type, ...] = (

@@ -15,7 +15,7 @@ from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.exact import ExactMatch
 from delta_lightning.verifiers.example import Example, Exemplified
-from delta_lightning.verifiers.extraction import Extraction
+from delta_lightning.verifiers.extraction.extraction import Extraction
 from delta_lightning.verifiers.pool import VerifierPool
 
 HEAVY = ("torch", "transformers", "lightning", "vllm", "datasets", "jsonargparse")

@@ -10,9 +10,9 @@ from delta_lightning.errors import require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.example import Example
-from delta_lightning.verifiers.excerpts import WholeText, found_in
-from delta_lightning.verifiers.extraction import Extraction
-from delta_lightning.verifiers.letters import LETTERS, choice_letter
+from delta_lightning.verifiers.extraction.excerpts import WholeText, found_in
+from delta_lightning.verifiers.extraction.extraction import Extraction
+from delta_lightning.verifiers.extraction.letters import LETTERS, choice_letter
 from delta_lightning.verifiers.say import broken, correct, incorrect, no_answer
 
 

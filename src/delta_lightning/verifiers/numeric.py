@@ -14,8 +14,8 @@ from delta_lightning.errors import require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.example import Example
-from delta_lightning.verifiers.excerpts import found_in
-from delta_lightning.verifiers.extraction import Extraction, LastBox
+from delta_lightning.verifiers.extraction.excerpts import found_in
+from delta_lightning.verifiers.extraction.extraction import Extraction, LastBox
 from delta_lightning.verifiers.say import broken, correct, incorrect, no_answer, quoted
 
 _MAX_CHARS = 200  # of a number with its unit

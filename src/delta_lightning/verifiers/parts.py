@@ -5,24 +5,8 @@ Not in the package's `__init__`: a worker process imports the one module that it
 
 from __future__ import annotations
 
-from delta_lightning.verifiers import (  # noqa: F401
-    anywhere,
-    by_source,
-    choice,
-    code,
-    exact,
-    excerpts,
-    extraction,
-    first_that_applies,
-    gate,
-    json_schema,
-    length,
-    math,
-    numeric,
-    paper_box,
-    paper_grader,
-    regex_format,
-    staged,
-    weighted_sum,
-)
+from delta_lightning.verifiers import choice, code, exact, json_schema, length, numeric, regex_format  # noqa: F401
+from delta_lightning.verifiers.combine import by_source, first_that_applies, gate, weighted_sum  # noqa: F401
+from delta_lightning.verifiers.extraction import anywhere, excerpts, extraction, paper_box  # noqa: F401
+from delta_lightning.verifiers.mathematics import math_verifier, paper_grader, staged  # noqa: F401
 from delta_lightning.verifiers.remote import chat_judge, remote_verifier  # noqa: F401

@@ -9,7 +9,7 @@ from typing import Literal
 from delta_lightning.errors import require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Verdict
-from delta_lightning.verifiers.excerpts import compiled_pattern
+from delta_lightning.verifiers.extraction.excerpts import compiled_pattern
 from delta_lightning.verifiers.say import correct, incorrect
 
 

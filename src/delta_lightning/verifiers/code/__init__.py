@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from delta_lightning.verifiers.code.code_verifier import CodeVerifier
 from delta_lightning.verifiers.code.formats import (
     Apps,
     EvalPlus,
@@ -13,7 +14,6 @@ from delta_lightning.verifiers.code.formats import (
     TestScript,
 )
 from delta_lightning.verifiers.code.programs import Continuation, FencedBlock, ProgramSource, WholeText
-from delta_lightning.verifiers.code.verifier import CodeVerifier
 
 CODE_EVAL = str(Path(__file__).parent / "code_eval.py")  # what `evaluate.load` takes
 

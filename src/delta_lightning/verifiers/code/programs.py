@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from delta_lightning.errors import require
-from delta_lightning.verifiers.boxed import after_thinking
+from delta_lightning.verifiers.extraction.boxed import after_thinking
 
 # Possessive quantifiers: without them, a long line that is no fence after all would take quadratic time.
 _FENCE = re.compile(r"^([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([^\s`]*+)[^\n`]*+$", re.MULTILINE)

@@ -12,7 +12,7 @@ from typing import Any
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
-from delta_lightning.verifiers.boxed import after_thinking
+from delta_lightning.verifiers.extraction.boxed import after_thinking
 from delta_lightning.verifiers.remote.exchange import NonsenseError, excerpt
 from delta_lightning.verifiers.remote.reply import at, judged, number, refused_reference, shown, wanted_reference
 from delta_lightning.verifiers.remote.service import Service

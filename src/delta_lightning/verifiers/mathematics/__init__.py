@@ -1,0 +1,1 @@
+"""Mathematics: is this answer that number, word or formula?"""

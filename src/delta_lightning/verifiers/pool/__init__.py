@@ -1,0 +1,5 @@
+"""Verdicts from worker processes."""
+
+from delta_lightning.verifiers.pool.pool import VerifierPool
+
+__all__ = ["VerifierPool"]
