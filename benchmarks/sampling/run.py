@@ -39,7 +39,7 @@ from delta_lightning.types import Completion, Prompt, SamplingParams  # noqa: E4
 
 MODELS: dict[str, dict[str, Any]] = {
     "tiny": {"layers": 4, "width": 128, "vocabulary": 512, "mean": 32, "limit": 256, "prompts": 16},
-    "small": {"layers": 6, "width": 384, "vocabulary": 4096, "mean": 16, "limit": 128, "prompts": 4},
+    "small": {"layers": 6, "width": 384, "vocabulary": 4096, "mean": 16, "limit": 128, "prompts": 8},
 }
 ON_GPU: dict[str, dict[str, Any]] = {
     "0.4B": {"layers": 24, "width": 1024, "vocabulary": 151_936, "mean": 128, "limit": 1024, "prompts": 32},
