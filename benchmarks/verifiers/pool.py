@@ -1,4 +1,4 @@
-"""What the verifier pool costs: `python benchmarks/verifiers/pool/pool.py [results.json]`. Two to three minutes on two cores.
+"""What the verifier pool costs: `python benchmarks/verifiers/pool.py [results.json]`. Two to three minutes on two cores.
 
 The answers to mathematics are the worked solutions of MATH-500 (`math500/test.jsonl` in the folder that DELTA_DATA names): half
 of them with their own reference, half with another problem's.

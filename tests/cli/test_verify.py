@@ -123,6 +123,24 @@ def test_mistakes(invoke: Invoke, data: Path, args: list[str], says: str) -> Non
     assert len(done.err.splitlines()) <= 3
 
 
+def test_a_missing_library_is_said_before_the_references_are_read(
+    invoke: Invoke, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("delta_lightning.verifiers.json_schema.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "jsonschema.exceptions", None)
+    done = invoke("verify", "--verifier=JsonSchema", "--verifier.schema={type: object}", f"--data={data}", small=False)
+    assert done.code == 2
+    assert done.err == (
+        "error: JsonSchema: wanted the package jsonschema, got none installed. pip install 'delta-lightning[json]'.\n"
+    )
+
+
+def test_a_misspelt_part_of_the_verifier_is_answered_with_its_kind(invoke: Invoke, data: Path) -> None:
+    done = invoke("verify", "--verifier=CodeVerifier", "--verifier.tests=HumanEvl", f"--data={data}", small=False)
+    assert done.code == 2
+    assert done.err.startswith("error: verifier.tests: unknown class 'HumanEvl'. Did you mean HumanEval? Known: Apps,")
+
+
 def test_a_bad_line_is_named_before_anything_is_graded(invoke: Invoke, data: Path) -> None:
     data.write_text(data.read_text() + "{\n")
     done = invoke("verify", "--verifier=MathVerifier", f"--data={data}", small=False)

@@ -36,11 +36,10 @@ class Vocabulary:
         """The type of the setting that `keys` lead to, through the given classes; None if that cannot be told."""
         first, _, rest = keys[0].partition(".")
         owner: Any = self.roots.get(first)
-        if owner is not None and not rest and not inspect.isclass(owner):
-            return owner  # a setting of the subcommand's own, given as its type
-        if owner is None or not rest or "." in rest:
+        lone = owner is not None and not inspect.isclass(owner)  # a setting of the subcommand's own, given as its type
+        if owner is None or "." in rest or bool(rest) == lone:
             return None
-        hint = _hints(owner).get(rest)
+        hint = owner if lone else _hints(owner).get(rest)
         for name, class_path in zip(keys[1:], classes, strict=False):
             below = {_short(_path(cls)): cls for cls in subclasses(hint)}.get(_short(class_path))
             hint = _hints(below).get(name) if below is not None else None

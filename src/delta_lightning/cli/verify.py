@@ -134,8 +134,8 @@ def _verify(settings: Any) -> int:
     if out is not None:
         _require_new(out)
     columns: Mapping[str, str] = settings.columns
+    said = [f"          {line}" for line in verifier.check()]  # first: a library that is missing is said there
     count = check_answers(file, columns, verifier, settings.rows)
-    said = [f"          {line}" for line in verifier.check()]
     what = f"{count} of {file}, {policy.workers} workers, limit {policy.timeout_seconds:g} s"
     _print(f"verifier  {_named(verifier)}", *said, f"answers   {what}", "")
     started = time.monotonic()
