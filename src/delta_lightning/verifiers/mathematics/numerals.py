@@ -32,12 +32,20 @@ _NUMBER = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _BASE = re.compile(r"_\s*(?:\{\s*([0-9]{1,3})\s*\}|([0-9]{1,2}))")
-_PERCENT = re.compile(r"\\?%|(?:percent|percentage|pct)\b", re.IGNORECASE)
+_PERCENT = re.compile(r"\\?%|(?:per\s?cent|percentage|pct)\b", re.IGNORECASE)
 _WRAPPED = re.compile(TEXT_COMMAND + r"\{([^{}\\]*)\}")
 _UNIT_TEXT = re.compile(r"[A-Za-z$\u00b2\u00b3^0-9/\s.\-]*")
+_EXPONENT = re.compile(r"(?:(?<=[A-Za-z])|\^\s*)[2-4](?![0-9])")
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# Words after which the number is another one, or none: `17 \text{ plus one}`, `17 \text{ below zero}`.
 _NO_UNIT = frozenset({
     "not", "no", "or", "and", "wrong", "incorrect", "never", "except", "if", "nor", "but", "is", "are", "to", "than",
+    "plus", "minus", "times", "over", "divided", "multiplied", "negative", "base", "mod", "modulo", "below", "under",
+    "factorial", "pi", "root", "roots", "sqrt", "half", "halves", "third", "thirds", "quarter", "quarters", "fourth",
+    "fourths", "fifth", "fifths", "tenth", "tenths", "hundredth", "hundredths", "thousandth", "thousandths", "point", "power",
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twice",
 })  # fmt: skip
+_POWERS = frozenset({"squared", "cubed"})  # of a unit: `5 \text{ meters squared}`; of the number where no unit stands before
 
 # One name per unit, so that `cm` and `centimeters` agree. Single letters count only inside \text{} and the like:
 # a bare `5m` or `2h` is a product.
@@ -86,7 +94,8 @@ def numeral(text: str) -> Numeral | None:
     tail = _tail(match["tail"])
     if value is None or tail is None or (match["sign"] and match["sign2"]):
         return None
-    percent, unit, base = tail
+    percent, unit, base, scale = tail
+    value *= scale
     if match["currency"]:
         if unit not in ("", "$"):
             return None
@@ -173,30 +182,45 @@ def _plain(digits: str) -> Fraction:
     return Fraction(digits + "0" if digits.endswith(".") else digits)
 
 
-def _tail(tail: str) -> tuple[bool, str, str] | None:
-    """(percent, unit, base) of what follows a number, or None where it is no unit."""
+def _tail(tail: str) -> tuple[bool, str, str, int] | None:
+    """(percent, unit, base, scale) of what follows a number, or None where it is no unit. The scale of `thousand` is 1000."""
     tail = tail.strip()
     if not tail:
-        return False, "", ""
+        return False, "", "", 1
     base = _BASE.fullmatch(tail)
     if base:
-        return False, "", base[1] or base[2]
+        return False, "", base[1] or base[2], 1
     wrapped = "\\" in tail.replace("\\%", "").replace("\\circ", "")
     tail = _WRAPPED.sub(lambda word: f" {word[1]} ", tail).replace("^\\circ", " degrees ").strip()
     if _PERCENT.fullmatch(tail):
-        return True, "", ""
+        return True, "", "", 1
     if not _UNIT_TEXT.fullmatch(tail) or not any(character.isalpha() or character == "$" for character in tail):
+        return None
+    if any(character.isdigit() for character in _EXPONENT.sub("", tail)):  # `2 \text{ hours } 30`, `17 \text{ plus } 1`
         return None
     words = re.findall(r"[A-Za-z$]+|[\^\u00b2\u00b3/0-9]", tail.lower())
     names = [word for word in words if word.isalpha()]
+    scale = 1
+    while names and names[0].removesuffix("s") in _SCALES and words[0] == names[0]:
+        scale *= _SCALES[names.pop(0).removesuffix("s")]
+        words.pop(0)
+    if not names and "$" not in words:
+        return None if words else (False, "", "", scale)
+    if words[0] in _POWERS:
+        return None
     if _NO_UNIT.intersection(names) or len(names) > 5 or (not wrapped and not _BARE_UNITS.issuperset(names)):
         return None
-    return False, "".join(_canonical(word) for word in words), ""
+    units = [_canonical(word) for word in words]
+    if units[0] in ("sq", "cu"):  # `square meters` is `m^2`
+        units = [*units[1:2], "2" if units[0] == "sq" else "3", *units[2:]]
+    return False, "".join(units), "", scale
 
 
 def _canonical(word: str) -> str:
     if word in ("\u00b2", "\u00b3"):
         return "2" if word == "\u00b2" else "3"
+    if word in _POWERS:
+        return "2" if word == "squared" else "3"
     if word in ("^", "per"):
         return "" if word == "^" else "/"
     for name in (word, word.removesuffix("s") if len(word) > 2 else word):

@@ -12,7 +12,7 @@ from delta_lightning.verifiers.mathematics.explosive import beyond, expands, exp
 from delta_lightning.verifiers.mathematics.numerals import numeral, same_number
 from delta_lightning.verifiers.mathematics.residues import is_residue, same_residue
 from delta_lightning.verifiers.mathematics.symbolic import Rules, parses, same_form, same_meaning, warm_up
-from delta_lightning.verifiers.mathematics.tidy import squeezed, tidy
+from delta_lightning.verifiers.mathematics.tidy import squeezed, tidy, unwrapped
 from delta_lightning.verifiers.mathematics.words import is_words, same_words, words
 
 
@@ -65,7 +65,7 @@ class Staged(Comparison):
         if not wanted:
             return None
         wanted_number, got_number = numeral(wanted), numeral(got)
-        if squeezed(wanted) == squeezed(got):  # but `1, 234` is a list of two
+        if _looks(wanted) == _looks(got):  # but `1, 234` is a list of two
             return got_number is not None or wanted_number is None or "," not in got
         if wanted_number and got_number:
             return same_number(wanted_number, got_number, digits=self.digits, percent=self.percent)
@@ -108,3 +108,8 @@ class Staged(Comparison):
     def warm_up(self) -> None:
         """Import math-verify and compare once."""
         warm_up()
+
+
+def _looks(text: str) -> str:
+    """What a reader sees: `\\text{June 20}` is `June 20`."""
+    return squeezed(unwrapped(text) if "{" in text else text)

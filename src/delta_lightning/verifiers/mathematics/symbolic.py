@@ -21,18 +21,29 @@ from delta_lightning.verifiers.mathematics.tidy import TEXT_COMMAND
 _SPLIT = re.compile(r"(?<![\\<>!:=])=(?!=)")
 _APPROX = re.compile(r"\\(?:approx|simeq|doteq)(?![A-Za-z])|\u2248")
 # What may stand left of "= 42" without saying anything about the value: a name, with indices or arguments, or a measure.
-_LABEL = re.compile(r"\\?[A-Za-z|\u2220][A-Za-z0-9|'\\ {}_,]*(?:\([^()=]*\))?[\s:]*|\|[^|=]*\|\s*|\([A-Za-z, ]*\)\s*")
+_LABEL = re.compile(
+    r"\\?[A-Za-z|\u2220][A-Za-z0-9|'\\ {}_,]*(?:\([^()=]*\))?[\s:]*"
+    r"|\|[^|=]*\|\s*|\([A-Za-z\\, ]*\)\s*|\[[A-Z]{3,}\]\s*|[A-Za-z](?:\s*\+\s*[A-Za-z])+\s*"
+)
+# `\frac{3}{4} = 42` says something: these are values. A ratio of names, `\frac{a}{b}`, is none.
+_NO_LABEL = re.compile(r"\\(?:sqrt|binom|pi|infty)(?![A-Za-z])|\\frac(?![A-Za-z]).*[0-9]|\\[A-Za-z]+\s*\{?\s*[0-9]")
+_DEGREES = re.compile(r"(?<![0-9.])([0-9]+(?:\.[0-9]+)?)\s*\^\\circ(?![A-Za-z])")
+_ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _NAME = re.compile(r"[A-Za-z]")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|lt|gt|neq?|in|equiv|approx|mid|to)(?![A-Za-z])")
 _BRACKETED = re.compile(r"\s*[\[(].*,.*[\])]\s*", re.DOTALL)
-_BASE_SUBSCRIPT = re.compile(r"[0-9]_\s*\{?\s*[0-9]")
+_BASE_SUBSCRIPT = re.compile(r"[0-9]_\s*\{?\s*[0-9A-Za-z\\]")
 _PERCENT = re.compile(r"%|(?:percent|pct)", re.IGNORECASE)
 _TEXT_UNIT = re.compile(TEXT_COMMAND + r"\{\s*([^{}]*)\}\s*(?:\^\s*\{?[0-9]\}?)?\s*$")
 _EITHER = re.compile(
     r"\s*,?\s*(?:\\(?:text|mbox|textrm)\{\s*(?:or|and)\s*\}|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z])|\\lor(?![A-Za-z]))\s*"
 )
 _OR = re.compile(r"\s*,?\s*(?:\\(?:text|mbox|textrm)\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![A-Za-z]))\s*")
+_AND = re.compile(r"\s*,?\s*(?:\\(?:text|mbox|textrm)\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\land(?![A-Za-z]))\s*")
 _COMMA = re.compile(r"\s*[,;]\s*")
+_NEXT_CLAIM = re.compile(
+    r";|\\\\|\\(?:text|mbox|implies|Rightarrow|Longrightarrow|to|lor|land)(?![A-Za-z])|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z])"
+)
 _CLAIM = re.compile(r"\s*([A-Za-z])(?:_\{?[0-9]\}?)?\s*=([^=<>]+)")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![A-Za-z])")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
@@ -97,6 +108,7 @@ def same_meaning(gold: str, answer: str, rules: Rules) -> bool:
     gold_unit, answer_unit = _unit(gold), _unit(answer)
     if gold_unit != answer_unit and (answer_unit is None or (gold_unit and answer_unit)):
         return False
+    gold, answer = _listed(gold), _listed(answer)
     parts = [answer] if _RELATION.search(gold) else _values(_unlabelled(answer))
     return all(_same_value(gold, part, rules) for part in (parts if rules.every_link else parts[-1:]))
 
@@ -113,16 +125,25 @@ def _unlabelled(answer: str) -> str:
 def _values(answer: str) -> list[str]:
     r"""What a chain `x = a = b \approx c` claims: its end if it begins with a name, else every link."""
     head, *tail = _APPROX.split(answer)
-    if tail and (not head.strip() or _LABEL.fullmatch(head)):
+    if tail and (not head.strip() or _is_label(head)):
         head = tail[0]
+    elif any(_SPLIT.search(part) for part in tail):  # `\sqrt{2} \approx 1.41 = 1.5`
+        head = "=".join([head, *tail])
     links = [link.strip() for link in _SPLIT.split(head)]
     if any("," in link for link in links[1:-1]):  # `y = 43, x = 42` is two claims, not a chain
         return [answer]
+    if any(_NEXT_CLAIM.search(link) for link in links[1:-1]):  # `y = 43 \text{ or } x = 42` too: every part must be right
+        return links
     if len(links) == 1:
         return links
-    if _LABEL.fullmatch(links[0]):
+    if _is_label(links[0]):
         return links[-1:]
     return links[:1] if len(links) == 2 and _NAME.fullmatch(links[1]) else links[:_MAX_PARTS]
+
+
+def _is_label(text: str) -> bool:
+    """Whether what stands left of an equals sign names a value without saying which."""
+    return bool(_LABEL.fullmatch(text)) and not _NO_LABEL.search(text)
 
 
 def _same_value(gold: str, answer: str, rules: Rules) -> bool:
@@ -201,6 +222,8 @@ def _parse_gold(gold: str) -> Any:
 def _parse(text: str) -> Any:
     """The sympy object, or None where the text does not parse."""
     text = _without_unit(text)
+    if "\\circ" in text and _ANGLE_FUNCTION.search(text):  # the grammar reads 30^\circ as 30
+        text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     found = _either(text)
     if found is None:
         found = parsed(text)
@@ -218,6 +241,12 @@ def _unit(text: str) -> str | None:
     return _split_unit(text)[1]
 
 
+def _listed(text: str) -> str:
+    r"""`x = 1 \text{ and } y = 3` as `x = 1, y = 3`; everything else as it is."""
+    parts = _AND.split(text)
+    return ", ".join(parts) if len(parts) > 1 and all(_CLAIM.fullmatch(part) for part in parts) else text
+
+
 def _without_unit(text: str) -> str:
     return _split_unit(text)[0]
 
@@ -228,7 +257,7 @@ def _split_unit(text: str) -> tuple[str, str | None]:
     if match is None or match[1].strip().lower() in _CONNECTIVE or not match.start():
         return text, ""
     number = numeral("1" + text[match.start() :].strip())
-    return (text[: match.start()], number.unit) if number else (text, None)
+    return (text[: match.start()], number.unit) if number and number.value == 1 else (text, None)
 
 
 def _aligned(left: Any, right: Any) -> tuple[Any, Any]:

@@ -6,6 +6,13 @@ import re
 
 from delta_lightning.verifiers.mathematics.plain import to_latex
 
+TEXT_COMMAND = r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*"
+# `f(x) = x \text{ for all } x \in \mathbb{R}`: what it is said of, at the end; names only.
+_FOR_ALL = (
+    r",?\s*(?:\\(?:text|mbox|textrm)\{\s*for (?:all|any|every|each)(?: real| integers?| real numbers?)?\s*\}"
+    r"|\\forall(?![A-Za-z]))"
+    r"\s*[A-Za-z](?:\s*,\s*[A-Za-z])*(?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?(?:[_^](?:[+*]|\{[^{}]*\}))?)?\s*\Z"
+)
 # Each rule keeps the meaning. Order matters: spacing first, then commands, then what rendering ignores.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -17,6 +24,9 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=[0-9])\\,(?=[0-9])", ""),  # thin space in a number: 4\,200
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
         (r"\\(?:displaystyle|left|right|big|Big|bigg|Bigg|bigl|bigr|limits)(?![A-Za-z])\s*\.?", ""),
+        (r"\\(?:normalsize|[lL]arge|LARGE|[hH]uge|textstyle|(?:text)?color\s*\{[A-Za-z]+\})(?![A-Za-z])", ""),
+        (r"\\underline\{([^{}]*)\}", r"\1"),
+        (r"\\(?:black)?square\s*\Z|\\qed\s*\Z", ""),  # the end of a proof
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"(?<![\\A-Za-z])(sqrt|frac)(?=\s*\{)", r"\\\1"),  # a lost backslash
         (r"\\frac\s*([0-9])\s*([0-9])(?![0-9])", r"\\frac{\1}{\2}"),
@@ -35,13 +45,15 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:dots|cdots|ldots|dotsc)(?![A-Za-z])|\.\.\.", r"\\ldots "),
         (r"\\cdot(?![A-Za-z])", r"\\times "),
         (r"([_^])\{([0-9A-Za-z])\}", r"\1\2"),
+        (r"\\log_\{?e(?![A-Za-z])\}?", r"\\ln "),
+        (rf"\A\s*{TEXT_COMMAND}\{{\s*(-?[0-9][0-9.,]*)\s+([A-Za-z][^{{}}]*)\}}", r"\1\\text{ \2}"),  # \text{12 apples}
+        (_FOR_ALL, ""),
         (r"\s+", " "),
     )
 )
 # A space is kept between two letters or digits: `1 1/2` is not `11/2`, and `no w` is not `now`.
 _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 _AFTER_COMMAND = re.compile(r"(\\[A-Za-z]+) (?=[A-Za-z])")
-TEXT_COMMAND = r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*"
 _SIMPLE = re.compile(r"-?[0-9]+(?:\.[0-9]+)?|[A-Za-z]")
 _FRENCH = re.compile(r"[\[\](]([^\[\]();,]*)[;,]([^\[\]();,]*)[\[\])]")
 _WRAPPER = re.compile(TEXT_COMMAND + r"\{([^{}]*)\}")
