@@ -75,6 +75,16 @@ def test_signals_only_to_itself_where_alone(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+def test_no_signals_through_the_owner_of_a_descriptor_where_alone(machine: str) -> None:
+    for command in (8, 10, 15):  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+        assert call(machine, "fcntl", 3, command, alone=True) == EPERM
+        assert call(machine, "fcntl", 3, command) == ALLOW  # a pid namespace is around it
+    assert call(machine, "fcntl", 3, 4, alone=True) == ALLOW  # F_SETFL
+    for request in (0x8901, 0x8902):  # FIOSETOWN, SIOCSPGRP
+        assert call(machine, "ioctl", 3, request, alone=True) == EPERM
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_single_operations_of_prctl_and_ioctl(machine: str) -> None:
     assert call(machine, "prctl", 1, 9) == EPERM  # PR_SET_PDEATHSIG
     assert call(machine, "prctl", 15) == ALLOW  # PR_SET_NAME

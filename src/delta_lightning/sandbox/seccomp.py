@@ -24,6 +24,9 @@ _CLONE_THREAD = 0x00010000
 _PDEATHSIG = 1
 _TERMINAL = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX type into the terminal of whoever started the run
 
+_SETOWN = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: the kernel then sends any signal to any process of the same user
+_OWNERS = (0x8901, 0x8902)  # FIOSETOWN and SIOCSPGRP, the same by ioctl(2)
+
 DENIED = (
     *("socket", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp"),
     *("mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick"),
@@ -72,8 +75,9 @@ def assemble(*, alone: bool, machine: str | None = None) -> str | None:
     program += _for_call("clone3", machine, [(_RETURN, 0, 0, _ERRNO | _ENOSYS)])  # its flags cannot be read: use clone
     program += _for_call("clone", machine, _clone(alone))
     program += _for_call("prctl", machine, _refuse(0, (_PDEATHSIG,)))
-    program += _for_call("ioctl", machine, _refuse(1, _TERMINAL))
+    program += _for_call("ioctl", machine, _refuse(1, (*_TERMINAL, *(_OWNERS if alone else ()))))
     if alone:
+        program += _for_call("fcntl", machine, _refuse(1, _SETOWN))
         for name in ("kill", "tgkill", "rt_tgsigqueueinfo"):
             program += _for_call(name, machine, _only(0, (MARKER,)))
         program += _for_call("prlimit64", machine, _only(0, (0, MARKER)))

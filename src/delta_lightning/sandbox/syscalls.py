@@ -99,6 +99,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64)
     "ioprio_set": (251, 30),
     "prctl": (157, 167),
     "ioctl": (16, 29),
+    "fcntl": (72, 25),
     "fork": (57, None),
     "vfork": (58, None),
     "execve": (59, 221),

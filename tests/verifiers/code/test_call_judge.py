@@ -324,6 +324,57 @@ def test_a_program_cannot_run_its_judge_out_of_memory(value: str) -> None:
     assert verdict.status in (Status.INCORRECT, Status.TIMEOUT), verdict.reason
 
 
+_SPEAK = """
+import json, os, time
+def send(message):
+    data = json.dumps(message).encode()
+    os.write(3, b"%08x" % len(data) + data)
+"""
+_FORGED = {
+    "a call before it has run": (_SPEAK + "send(['back', 0, ['t'], ['d']])\ntime.sleep(9)", "assert f() == 2"),
+    "ends while its text is asked for": (
+        "import os\nclass A:\n def __str__(self): os._exit(0)\n __repr__ = __str__\ndef f(): return A()",
+        "result = f()\nassert result == 2, result",
+    ),
+    "a key whose text is a fault": (
+        "class A:\n def __repr__(self): return Ellipsis\ndef f(): return A()\nimport os\nA.__repr__ = lambda _: os._exit(1)",
+        "{1: 2}[f()]",
+    ),
+    "a short value that is long to walk": (
+        "def f(): return range(10**15)",
+        "kept = []\nfor _ in f(): kept.append(b'x' * 100_000)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _FORGED)
+def test_no_program_makes_its_verdict_our_error(name: str) -> None:
+    program, test = _FORGED[name]
+    verdict = asserts(program, test)
+    assert verdict.status is Status.INCORRECT, verdict.reason
+
+
+def test_a_program_does_not_replace_the_modules_that_tests_use() -> None:
+    near = "assert math.isclose(f(), 2.0)"
+    assert asserts("import math\ndef f(): return math.sqrt(4)", near).status is Status.CORRECT
+    cheat = "class math:\n isclose = staticmethod(lambda *_: True)\ndef f(): return 5"
+    assert asserts(cheat, near).status is Status.INCORRECT
+    assert (
+        asserts("def copy(x): return x + x", "assert copy([1]) == [1, 1]", "x = 2\nassert copy(x) == 4").status
+        is Status.CORRECT
+    )
+    late = (
+        "import sys\nanswers = sys._getframe(1).f_locals['channel']\n"
+        "from frames import Channel\nfrom candidate import Answers\n"
+        "asked = []\n"
+        "def on_names(self, wanted):\n"
+        "    asked.append(wanted)\n"
+        "    return [[]] if len(asked) == 1 else [[[n, self._encode(lambda *_: True)] for n in (*wanted, 'f')]]\n"
+        "Answers.on_names = on_names\n"
+    )
+    assert asserts(late, near).status is Status.INCORRECT
+
+
 def test_the_program_never_sees_the_tests() -> None:
     """It returns all text that it can find in its own process; the tests' text is not in it."""
     program = """

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from delta_lightning.types import Status, Verdict
@@ -30,6 +32,8 @@ RIGHT = {
     "exit": ADD + "\nexit()",
     "sys.exit(0)": ADD + "\nimport sys\nsys.exit(0)",
     "at exit": "import atexit\natexit.register(print, sum(map(int, input().split())))",
+    "closes its output": ADD + "\nimport sys\nsys.stdout.close()",
+    "sys.exit(False)": ADD + "\nimport sys\nsys.exit(False)",
     "does not read all": "print(3)",
 }
 
@@ -85,6 +89,14 @@ def test_the_limit_is_for_all_inputs_together() -> None:
     assert run(closes, ("", ""), seconds=0.5).status is Status.TIMEOUT
     writes = "while True: print('x', flush=True)"
     assert run(writes, ("", "x"), seconds=3.0).status in (Status.INCORRECT, Status.TIMEOUT)
+
+
+def test_urgent_bytes_hold_up_nothing() -> None:
+    """A read skips them, but `poll` announces them: a read that waits would wait as long as the program likes."""
+    program = "import socket, time\nsocket.socket(fileno=1).send(b'3', socket.MSG_OOB)\ntime.sleep(20)"
+    began = time.monotonic()
+    assert run(program, ("", "3"), seconds=0.5).status is Status.TIMEOUT
+    assert time.monotonic() - began < 10
 
 
 def test_a_child_that_holds_the_output_open_holds_up_nothing() -> None:

@@ -17,7 +17,7 @@ from delta_lightning.verifiers.code.formats.test_format import CallTests
 from delta_lightning.verifiers.code.outcome import Outcome
 
 _VERDICT = re.compile(rb'([01]*)(e?)(?:\n("[ -~]{0,4000}")\n)?', re.DOTALL)
-_JUDGE_MIB = 512  # so that nothing that a program may send runs the judge out of memory, which would be our error
+_JUDGE_MIB = 576  # so that nothing that a program may send runs the judge out of memory, which would be our error
 _MAX_REASON = 4096  # bytes of the verdict's line
 _ENDED = "ProgramFault: the program ended"
 

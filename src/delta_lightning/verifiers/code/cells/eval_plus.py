@@ -44,8 +44,8 @@ class Problem:
 
     def agrees(self, candidate: Callable[..., Any], number: int) -> bool:
         """Whether the program gives what the reference gives for that input."""
+        expected = self._expect(self._inputs[number])  # first: what the program returns must not take its memory
         got = candidate(*deepcopy(self._inputs[number]))
-        expected = self._expect(self._inputs[number])
         if self._found_only:
             return _found(got) == _found(expected)
         if self._unordered and not is_remote(got) and got is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import resource
 import sys
 from importlib import import_module
 from types import CodeType, ModuleType
@@ -21,6 +22,7 @@ except ImportError:
     from delta_lightning.verifiers.code.cells.remote import Link, ProgramFault, Remote
 
 _MAX_REASON = 300  # characters
+_KEPT_BACK = 64 << 20  # bytes
 _MODULES = (
     "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "itertools", "json",
     "math", "operator", "random", "re", "statistics", "string", "sys",
@@ -39,10 +41,21 @@ def serve(descriptors: list[int], argument: bytes) -> None:
             that run with them), `units` (texts, each passes or not), `target` (the name under test, which hides a helper's, or
             null), `alias` (a second name for it, or null).
     """
+    _keep_memory_back()
     link, verdict = Link(descriptors[0]), descriptors[1]
     tests = json.loads(argument)
     broken = _tested(link, verdict, **tests)
     os.write(verdict, b"\n" + json.dumps(broken[:_MAX_REASON]).encode("ascii") + b"\n")
+
+
+def _keep_memory_back() -> None:
+    """Have Python raise `MemoryError` before a control group kills: a killed judge would be our failure, not the program's.
+
+    The address space has the size of the group, but the group also counts page tables and pages that the fork had shared.
+    """
+    limit, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (limit - _KEPT_BACK, hard))
 
 
 def _tested(
@@ -60,7 +73,7 @@ def _tested(
         return _described(error)
     try:
         failed = link.loaded()
-    except ProgramFault as error:
+    except (Exception, ProgramFault) as error:  # noqa: BLE001 -- reported to the verifier
         failed = _described(error)
     if failed is not None:
         os.write(verdict, b"0" * len(units))
@@ -98,23 +111,26 @@ def _run(code: CodeType, space: dict[str, Any]) -> str:
 
 
 def _described(error: BaseException) -> str:
+    """Its text may hold a program's object, and making it then asks the program, which may have ended."""
     try:
         return f"{type(error).__name__}: {error}"[:_MAX_REASON]
-    except Exception:  # noqa: BLE001 -- a text that cannot be made, of an exception of the tests
+    except BaseException:  # noqa: BLE001 -- a text that cannot be made
         return type(error).__name__
 
 
 def _wanted(link: Link, space: dict[str, Any], codes: list[CodeType], target: str | None) -> dict[str, Any]:
     """The program's values of the names that the tests use.
 
-    A name that a helper defined is the helper's, and the name of a built-in is the built-in's: a program that redefines
-    `sorted` or `set` changes nothing. The exceptions are the target, and a built-in's name where the tests use no other name
-    of the program's, as in `assert sum(10, 15) == 6` for a function that the problem calls `sum`.
+    A name that a helper defined is the helper's, and the name of a built-in or of a module is the built-in's or the module's:
+    a program that redefines `sorted` or `math` changes nothing. The exceptions are the target, and such a name where the
+    program has none of the other names in the tests, as in `assert sum(10, 15) == 6` for a function that the problem calls
+    `sum`. What it did not show when it was first asked it cannot show then.
     """
     used: set[str] = set().union(*(_names(code) for code in codes)) - space.keys()
-    own = {name for name in used if name not in vars(builtins)}
-    wanted = own or used if target is None else {*own, target}
-    found = link.names(sorted(wanted))
+    own = used - vars(builtins).keys() - set(_MODULES)
+    found = link.names(sorted(own if target is None else {*own, target}))
+    if target is None and not found:
+        found = link.names(sorted(used - own))
     # A program's imports are no names of its own, and tests do lean on them.
     modules = {name: import_module(name) for name in _MODULES if name in used and name not in found}
     return {**modules, **found}

@@ -36,6 +36,8 @@ class Link:
         kind, *rest = self._receive()
         if kind == "v":
             return None
+        if kind == "back":
+            raise ProgramFault("broke the protocol: a call before the program has run")
         names, text = rest
         return f"{names[0]}: {text}"
 

@@ -88,7 +88,8 @@ def _ended(main: ModuleType, program: bytes) -> int:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself calls at this point
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        if not sys.stdout.closed:
+            sys.stdout.flush()
     except BaseException:  # noqa: BLE001 -- the status says it
         status = status or 1
     return status
@@ -98,4 +99,4 @@ def _exit_status(code: object) -> int:
     """As Python's own: None is 0, an integer itself, anything else is printed (not here) and is 1."""
     if code is None:
         return 0
-    return code & 0xFF if type(code) is int else 1
+    return code & 0xFF if isinstance(code, int) else 1
