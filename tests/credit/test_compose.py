@@ -87,7 +87,7 @@ def test_says_what_any_member_says() -> None:
 
 
 def test_a_list_becomes_a_tuple_and_an_empty_one_is_refused() -> None:
-    assert Compose(assigners=[Delta()]) == Compose()  # type: ignore[arg-type]
+    assert Compose(assigners=[Delta()]) == Compose(assigners=(Delta(),))  # type: ignore[arg-type]
     assert isinstance(hash(Compose(assigners=[Delta()])), int)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"credit.Compose.assigners: wanted at least one"):
         Compose(assigners=())

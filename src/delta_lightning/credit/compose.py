@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from delta_lightning.credit.delta import Delta
 from delta_lightning.credit.wrapper import masked
 from delta_lightning.errors import require
 from delta_lightning.interfaces import CreditAssigner, StepView
@@ -29,7 +28,7 @@ class Compose(CreditAssigner):
         ConfigError: an empty list.
     """
 
-    assigners: tuple[CreditAssigner, ...] = (Delta(),)
+    assigners: tuple[CreditAssigner, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "assigners", tuple(self.assigners))  # YAML gives a list
