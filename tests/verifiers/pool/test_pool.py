@@ -164,6 +164,12 @@ def test_large_completions_in_both_directions(pool: VerifierPool) -> None:
     assert all(len(verdict.reason) <= 500 for verdict in ask(pool, *texts))
 
 
+def test_reasons_can_be_written(pool: VerifierPool) -> None:
+    """A program's error may hold half a surrogate pair, which no file and no terminal takes."""
+    (verdict,) = ask(pool, "raise half \ud800 of a pair")
+    assert verdict.reason.encode().endswith(b"half \\ud800 of a pair")
+
+
 def test_workers_are_light_and_leave_the_keyboard_alone(pool: VerifierPool) -> None:
     modules, handler, logprobs = ask(pool, "modules", "handler", "logprobs")
     assert {"torch", "lightning", "transformers", "numpy"}.isdisjoint(modules.reason.split())

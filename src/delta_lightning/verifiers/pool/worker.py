@@ -133,7 +133,8 @@ def _judged(verifier: Verifier, prompt: Prompt, completion: Completion) -> Verdi
         return _error(f"{type(error).__name__}: {error}")
     if problem:
         return _error(f"score() returned {problem}")
-    return replace(verdict, reason=verdict.reason[:_MAX_REASON]) if len(verdict.reason) > _MAX_REASON else verdict
+    reason = _sayable(verdict.reason)
+    return verdict if reason == verdict.reason else replace(verdict, reason=reason)
 
 
 def _impossible(verdict: Any) -> str:
@@ -158,4 +159,9 @@ def _impossible(verdict: Any) -> str:
 
 
 def _error(reason: str) -> Verdict:
-    return Verdict(status=Status.ERROR, reward=0.0, reason=reason[:_MAX_REASON])
+    return Verdict(status=Status.ERROR, reward=0.0, reason=_sayable(reason))
+
+
+def _sayable(reason: str) -> str:
+    """Cut, and fit to be written: half a surrogate pair, which a program may put into its error, is no UTF-8."""
+    return reason[:_MAX_REASON].encode("utf-8", "backslashreplace").decode()
