@@ -17,6 +17,7 @@ from delta_lightning.types import (
     Completion,
     Correction,
     Credit,
+    Example,
     Experience,
     Need,
     Problem,
@@ -201,6 +202,13 @@ class Verifier(ABC):
     def route(self, source: str) -> Verifier:
         """What judges the problems of that data set: itself, unless it dispatches by source. Raises `ConfigError` for none."""
         return self
+
+    def examples(self) -> tuple[Example, ...]:
+        """What `delta-lightning check` tries: one that is CORRECT where that is possible, and one that is not.
+
+        They may depend on the fields. Without any, a reference must be given there.
+        """
+        return ()
 
     def warm_up(self) -> None:  # noqa: B027 -- a hook, not a duty
         """Import and build what is heavy. Called once in each worker process, before any time limit runs."""

@@ -119,6 +119,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """What a verifier says about itself: one completion with the status that it must get.
+
+    Attributes:
+        reference: what the data would give; it must be usable.
+        text: the completion.
+        status: what `score` must say of it; None where only the reference is to be tried.
+        source: data set of the problem, for verifiers that dispatch by it.
+    """
+
+    reference: Mapping[str, Any]
+    text: str
+    status: Status | None
+    source: str = "example"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """A prompt, one completion of it and its verdict. `counts` is False where the verdict takes it out of the batch."""
 

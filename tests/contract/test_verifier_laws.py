@@ -10,9 +10,8 @@ import pytest
 
 from delta_lightning.interfaces import Verifier
 from delta_lightning.testing.verifier_laws import check_extraction, check_verifier
-from delta_lightning.types import Status
+from delta_lightning.types import Example, Status
 from delta_lightning.verifiers.combine.by_source import BySource
-from delta_lightning.verifiers.example import Example
 from delta_lightning.verifiers.extraction.excerpts import LastLine
 from support import planted_verifiers as planted
 

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from delta_lightning.credit import Compose, Delta
 from delta_lightning.data import Arithmetic, Mixture
 from delta_lightning.samplers import RecordedSampler, RecordingSampler
 from delta_lightning.samplers.tape import TapeWriter, tape_path
-from delta_lightning.types import Status
+from delta_lightning.types import Example, Status
 from delta_lightning.verifiers.choice import MultipleChoice
 from delta_lightning.verifiers.combine.by_source import BySource
 from delta_lightning.verifiers.combine.first_that_applies import FirstThatApplies
 from delta_lightning.verifiers.combine.gate import Gate
 from delta_lightning.verifiers.combine.weighted_sum import WeightedSum
 from delta_lightning.verifiers.exact import ExactMatch
-from delta_lightning.verifiers.example import Example
 from delta_lightning.verifiers.extraction.excerpts import AfterMarker, FirstPlace, LastLine
 from delta_lightning.verifiers.extraction.extraction import LastBox
 from delta_lightning.verifiers.length import LengthPenalty
@@ -29,8 +29,8 @@ from delta_lightning.verifiers.remote.service import Service
 from support.judge_server import JudgeServer
 
 BOXED = RegexFormat(pattern=r"(?s).*\\boxed\{.*", match="full")
-ADDITION = {"test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]}
 MAKERS: dict[str, Callable[[], Any]] = {
+    "Compose": lambda: Compose(assigners=(Delta(),)),
     "Mixture": lambda: Mixture(sources={"sums": Arithmetic()}),
     "FirstPlace": lambda: FirstPlace(places=(LastBox(), LastLine())),
     "WeightedSum": lambda: WeightedSum(
@@ -75,14 +75,8 @@ def _numbers(*texts: tuple[str, Status]) -> tuple[Example, ...]:
 
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
-    "MathVerifier": _numbers((r"\boxed{42}", Status.CORRECT), (r"\boxed{43}", Status.INCORRECT), ("42", Status.NO_ANSWER)),
     "RemoteVerifier": _numbers(("42", Status.CORRECT), ("43", Status.INCORRECT)),
     "ChatJudge": _numbers(("42", Status.CORRECT), ("43", Status.INCORRECT), (" ", Status.NO_ANSWER)),
-    "CodeVerifier": (
-        Example(reference=ADDITION, text="```python\ndef add(a, b):\n    return a + b\n```", status=Status.CORRECT),
-        Example(reference=ADDITION, text="```python\ndef add(a, b):\n    return 3\n```", status=Status.INCORRECT),
-        Example(reference=ADDITION, text="I do not know.", status=Status.NO_ANSWER),
-    ),
     "WeightedSum": _numbers((r"\boxed{42}", Status.CORRECT), (r"\boxed{43}", Status.INCORRECT)),
     "Gate": _numbers((r"\boxed{42}", Status.CORRECT), ("42", Status.INCORRECT)),
     "FirstThatApplies": _numbers((r"\boxed{42}", Status.CORRECT), ("Answer: 42", Status.CORRECT), ("42", Status.NO_ANSWER)),

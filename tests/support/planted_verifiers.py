@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from delta_lightning.interfaces import Verifier
-from delta_lightning.types import Completion, Prompt, Status, Verdict
-from delta_lightning.verifiers.example import Example
+from delta_lightning.types import Completion, Example, Prompt, Status, Verdict
 from delta_lightning.verifiers.extraction.extraction import Extraction
 
 

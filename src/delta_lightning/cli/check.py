@@ -20,7 +20,7 @@ from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import Verifier
 from delta_lightning.testing.laws import CHECKS, SEAMS, check, check_part, concrete_parts, seam_of
-from delta_lightning.verifiers.example import Example
+from delta_lightning.types import Example
 
 _QUOTE = """For example --reference='{"answer": "42"}'."""
 USAGE = """\

@@ -34,4 +34,11 @@ def outer(program: str, interpreter: Interpreter, capabilities: tuple[str, ...])
     return (*arguments, "--remount-ro", "/", "--chdir", "/tmp", "--")
 
 
-ENVIRONMENT = {"PATH": "/usr/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "PATH": "/usr/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",  # sets print and sort alike in every zygote: the same program gets the same verdict
+}

@@ -99,7 +99,8 @@ class Outpost:
             errors = os.memfd_create("errors")
             stack.callback(os.close, errors)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            command = [*launch.wrapper, interpreter.program, "-I", "-S", "-B", "-c", _BOOT, str(theirs.fileno())]
+            # Isolated but for PYTHONHASHSEED, which -I would ignore; nothing of the trainer's environment is left.
+            command = [*launch.wrapper, interpreter.program, "-s", "-P", "-S", "-B", "-c", _BOOT, str(theirs.fileno())]
             try:
                 process = subprocess.Popen(
                     command,

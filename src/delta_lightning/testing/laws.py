@@ -36,7 +36,7 @@ from delta_lightning.testing.step_laws import (
 )
 from delta_lightning.testing.update_laws import at_log_ratio, check_loss, check_penalty, check_reduction, check_weighting, drift
 from delta_lightning.testing.verifier_laws import check_extraction, check_verifier
-from delta_lightning.verifiers.example import Example
+from delta_lightning.types import Example
 from delta_lightning.verifiers.extraction.extraction import Extraction
 
 

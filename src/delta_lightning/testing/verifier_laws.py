@@ -12,9 +12,8 @@ from typing import Any
 
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.interfaces import Verifier
-from delta_lightning.types import Completion, Prompt, Status, Verdict
+from delta_lightning.types import Completion, Example, Prompt, Status, Verdict
 from delta_lightning.verifiers.exact import ExactMatch
-from delta_lightning.verifiers.example import Example, Exemplified
 from delta_lightning.verifiers.extraction.extraction import Extraction
 from delta_lightning.verifiers.pool import VerifierPool
 
@@ -102,9 +101,7 @@ def check_extraction(part: Extraction) -> None:
 def _own_examples(part: Verifier) -> tuple[Example, ...]:
     """Those that it brings, or a guess that it must be able to use."""
     remedy = "give one with --reference='{...}', or the verifier a method examples(); --source names its data set"
-    if isinstance(part, Exemplified):
-        brought = part.examples()
-        assert brought, f"examples() gives none; {remedy}"
+    if brought := part.examples():
         return brought
     guess = Example(reference=dict.fromkeys(part.reference_fields(), "42"), text="42", status=None)
     try:

@@ -12,8 +12,7 @@ from typing import Any
 
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.interfaces import Verifier
-from delta_lightning.types import Completion, Prompt, Status, Verdict
-from delta_lightning.verifiers.example import Example
+from delta_lightning.types import Completion, Example, Prompt, Status, Verdict
 from delta_lightning.verifiers.extraction.excerpts import FenceOrText, found_in
 from delta_lightning.verifiers.extraction.extraction import Extraction
 from delta_lightning.verifiers.say import broken, correct, incorrect, no_answer

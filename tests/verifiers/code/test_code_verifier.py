@@ -55,6 +55,14 @@ def test_a_sandbox_that_fails_is_our_error_and_the_next_verdict_has_a_new_one(mo
     assert asserts(ADD, "assert add(1, 2) == 3").status is Status.CORRECT
 
 
+def test_sets_of_text_have_the_same_order_in_every_sandbox() -> None:
+    shown = set()
+    for _ in range(3):
+        forget("auto", False, ())
+        shown.add(asserts("def f(): return list({'a', 'b', 'c', 'd', 'e'})", "assert f() == 0, f()").reason)
+    assert len(shown) == 1
+
+
 def test_its_laws_as_a_part() -> None:
     verifier = CodeVerifier(tests=StdinStdout(tolerance=1e-6), seconds=3, packages=("/tmp",))
     assert pickle.loads(pickle.dumps(verifier)) == verifier

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from delta_lightning.errors import RunError, require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.sandbox import Limits
-from delta_lightning.types import Completion, Prompt, Status, Verdict
+from delta_lightning.types import Completion, Example, Prompt, Status, Verdict
 from delta_lightning.verifiers.code.call_judge import judge_calls
 from delta_lightning.verifiers.code.formats import Mbpp, TestFormat
 from delta_lightning.verifiers.code.formats.test_format import CallTests, Unusable
@@ -21,6 +21,12 @@ from delta_lightning.verifiers.code.sandboxes import forget, sandbox_for
 from delta_lightning.verifiers.code.suspicion import suspicious
 
 _MARGIN = 1.0  # seconds that killing and cleaning up may take after the limit
+
+# Examples for the laws, by whether the tests call: right, wrong.
+_PROGRAMS = {
+    True: ("def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"),
+    False: ("print(sum(map(int, input().split())))\n", "print(0)\n"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +131,22 @@ class CodeVerifier(Verifier):
     def warm_up(self) -> None:
         """Open the sandbox, outside any time limit."""
         sandbox_for(self.rung, self.allow_unsafe, tuple(self.packages))
+
+    def examples(self) -> tuple[Example, ...]:
+        """For the laws: a right program, a wrong one and none, in the form that `programs` reads."""
+        reference = self.tests.example()
+        if not reference:
+            return ()
+        none = Example(reference=reference, text="", status=Status.NO_ANSWER)
+        right, wrong = _PROGRAMS[isinstance(self.tests.read(reference), CallTests)]
+        for form in ("{}", "```python\n{}```\n", "</think>{}", "</think>\n```python\n{}```\n"):
+            if self.programs.find("?", form.format(right)) == right:
+                return (
+                    Example(reference=reference, text=form.format(right), status=Status.CORRECT),
+                    Example(reference=reference, text=form.format(wrong), status=Status.INCORRECT),
+                    none,
+                )
+        return (none,)
 
     def _verdict(self, outcome: Outcome, program: str) -> Verdict:
         share = outcome.passed / outcome.total

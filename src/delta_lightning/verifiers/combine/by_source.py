@@ -8,9 +8,8 @@ from typing import Any
 
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.interfaces import Verifier
-from delta_lightning.types import Completion, Prompt, Verdict
+from delta_lightning.types import Completion, Example, Prompt, Verdict
 from delta_lightning.verifiers.combine.members import checked
-from delta_lightning.verifiers.example import Example, Exemplified
 from delta_lightning.verifiers.say import broken
 
 
@@ -84,9 +83,9 @@ class BySource(Verifier):
         """Those that the verifiers bring, each for its data set."""
         return tuple(
             Example(reference=example.reference, text=example.text, status=example.status, source=name)
-            for name, verifier in self.verifiers.items() if isinstance(verifier, Exemplified)
+            for name, verifier in self.verifiers.items()
             for example in verifier.examples()
-        )  # fmt: skip
+        )
 
     def _all(self) -> dict[str, Verifier]:
         return dict(self.verifiers) if self.default is None else {**self.verifiers, "default": self.default}

@@ -8,7 +8,7 @@ from typing import Any
 
 from delta_lightning.errors import require
 from delta_lightning.interfaces import Verifier
-from delta_lightning.types import Completion, Prompt, Status, Verdict
+from delta_lightning.types import Completion, Example, Prompt, Status, Verdict
 from delta_lightning.verifiers.extraction.boxed import after_thinking
 from delta_lightning.verifiers.extraction.extraction import Extraction, LastBox
 from delta_lightning.verifiers.mathematics.comparison import Comparison, TooHardError
@@ -75,6 +75,18 @@ class MathVerifier(Verifier):
     def warm_up(self) -> None:
         """Import math-verify and parse once, so that no answer's time limit pays for it."""
         self.comparison.warm_up()
+
+    def examples(self) -> tuple[Example, ...]:
+        """For the laws."""
+        reference = {"answer": "42"}
+        empty = Example(reference=reference, text="", status=Status.NO_ANSWER)
+        if self.extraction.answer(r"\boxed{7}", self._usable) != "7" or self.max_answer_chars < 2:
+            return (empty,)
+        return (
+            Example(reference=reference, text=r"<think></think> \boxed{42}", status=Status.CORRECT),
+            Example(reference=reference, text=r"<think></think> \boxed{43}", status=Status.INCORRECT),
+            empty,
+        )
 
     def _verdict(self, reference: Mapping[str, Any], text: str) -> Verdict:
         gold = self._gold(reference.get("answer"))

@@ -26,6 +26,10 @@ class Apps(StdinStdout):
         """See the seam."""
         return frozenset({"input_output"})
 
+    def example(self) -> Mapping[str, Any]:
+        """See the seam."""
+        return {"input_output": {"inputs": ["1 2\n", "2 2\n"], "outputs": ["3\n", "4\n"]}}
+
     def read(self, reference: Mapping[str, Any]) -> CallTests | InputTests:
         """See the seam."""
         tests = json_of(reference.get("input_output"), "'input_output'")

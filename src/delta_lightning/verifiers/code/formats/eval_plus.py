@@ -46,6 +46,13 @@ class EvalPlus(TestFormat):
         """See the seam."""
         return frozenset({"prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol"})
 
+    def example(self) -> Mapping[str, Any]:
+        """See the seam."""
+        return {
+            "prompt": "def add(a, b):\n", "entry_point": "add", "canonical_solution": "    return a + b\n",
+            "base_input": [[1, 2]], "plus_input": [[2, 2]], "atol": 0,
+        }  # fmt: skip
+
     def read(self, reference: Mapping[str, Any]) -> CallTests:
         """See the seam."""
         entry = identifier(reference, "entry_point")

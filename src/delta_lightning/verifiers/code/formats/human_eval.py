@@ -21,6 +21,10 @@ class HumanEval(TestFormat):
         """See the seam."""
         return frozenset({"prompt", "test", "entry_point"})
 
+    def example(self) -> Mapping[str, Any]:
+        """See the seam."""
+        return {"prompt": "import math\n", "test": "def check(add):\n    assert add(1, 2) == 3\n", "entry_point": "add"}
+
     def read(self, reference: Mapping[str, Any]) -> CallTests:
         """See the seam."""
         test = compiles(text_of(reference, "test"), "'test'")

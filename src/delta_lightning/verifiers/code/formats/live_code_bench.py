@@ -30,6 +30,10 @@ class LiveCodeBench(StdinStdout):
         """See the seam."""
         return frozenset({"public_test_cases"})
 
+    def example(self) -> Mapping[str, Any]:
+        """See the seam."""
+        return {"public_test_cases": [{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}]}
+
     def read(self, reference: Mapping[str, Any]) -> CallTests | InputTests:
         """See the seam."""
         cases = [case for name in ("public_test_cases", "private_test_cases") for case in _cases(reference, name)]

@@ -26,6 +26,10 @@ class Mbpp(TestFormat):
         """See the seam."""
         return frozenset({"test_list", "challenge_test_list"} if self.challenge else {"test_list"})
 
+    def example(self) -> Mapping[str, Any]:
+        """See the seam."""
+        return {"test_list": ["assert add(1, 2) == 3"], "challenge_test_list": ["assert add(2, 2) == 4"]}
+
     def read(self, reference: Mapping[str, Any]) -> CallTests:
         """See the seam."""
         units = texts_of(reference, "test_list") + (texts_of(reference, "challenge_test_list") if self.challenge else ())

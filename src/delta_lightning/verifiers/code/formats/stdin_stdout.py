@@ -36,6 +36,10 @@ class StdinStdout(TestFormat):
         """See the seam."""
         return frozenset({"inputs", "outputs"})
 
+    def example(self) -> Mapping[str, Any]:
+        """See the seam."""
+        return {"inputs": ["1 2\n", "2 2\n"], "outputs": ["3\n", "4\n"]}
+
     def read(self, reference: Mapping[str, Any]) -> CallTests | InputTests:
         """See the seam."""
         return input_tests(reference.get("inputs"), reference.get("outputs"), self.tolerance)

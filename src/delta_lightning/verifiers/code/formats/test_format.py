@@ -60,6 +60,10 @@ class TestFormat(ABC):
     def read(self, reference: Mapping[str, Any]) -> CallTests | InputTests:
         """The tests of a row. Raises `Unusable`."""
 
+    def example(self) -> Mapping[str, Any]:
+        """A reference for the laws, empty without one. Its tests want `add(a, b)`; if they run programs, the sum of a line."""
+        return {}
+
 
 def text_of(reference: Mapping[str, Any], name: str) -> str:
     """A field that must be a text with something in it. Raises `Unusable`."""

@@ -28,6 +28,10 @@ class TestScript(TestFormat):
         """See the seam."""
         return frozenset({self.field})
 
+    def example(self) -> Mapping[str, Any]:
+        """See the seam."""
+        return {self.field: "assert add(1, 2) == 3\nassert add(2, 2) == 4\n"}
+
     def read(self, reference: Mapping[str, Any]) -> CallTests:
         """See the seam."""
         text = compiles(text_of(reference, self.field), repr(self.field))
