@@ -1,0 +1,80 @@
+"""Top-k and top-p inside vLLM by the trainer's own definition, keeping what is needed for the raw log-probabilities.
+
+Importing this file imports vLLM; `samplers.vllm_engine` does so when it starts an engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.v1.sample.logits_processor import LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from delta_lightning.functional.sampling import warp_logits
+
+REQUEST = "delta_lightning"  # key of `SamplingParams.extra_args` under which a request carries its `Cut`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What a request cuts away from the distribution.
+
+    Attributes:
+        request: name of the request. options: keyword arguments of `functional.sampling.warp_logits`.
+    """
+
+    request: str
+    options: tuple[tuple[str, Any], ...]
+
+
+class KeptMass(LogitsProcessor):  # type: ignore[misc]
+    """Cuts the distribution of requests that carry a `Cut`, and records the log of the mass that is left at each token.
+
+    vLLM calls it after the temperature, and reports log-probabilities of what it returns (`processed_logprobs`). The raw
+    log-probability of a sampled token, temperature only, is that number plus the log of the mass kept, exactly; vLLM itself
+    reports one kind or the other. One definition of top-k and top-p also means one distribution in all engines.
+    """
+
+    recorded: dict[str, dict[int, float]] = {}  # request -> position in the completion -> log of the mass kept
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self._rows: dict[int, tuple[Cut, list[int]]] = {}  # batch row -> its cut, and its tokens so far (vLLM appends)
+
+    def is_argmax_invariant(self) -> bool:
+        """The most probable token is always kept."""
+        return True
+
+    def update_state(self, batch_update: Any) -> None:
+        """Rows come, go and move between decoding steps."""
+
+        def added(params: Any, prompt_ids: Any, output_ids: list[int]) -> tuple[Cut, list[int]] | None:
+            cut = (params.extra_args or {}).get(REQUEST)
+            return None if cut is None else (cut, output_ids)
+
+        process_dict_updates(self._rows, batch_update, added)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """[rows, V] with the cut rows normalised, -inf where cut."""
+        together: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+        for row, (cut, _) in self._rows.items():
+            together.setdefault(cut.options, []).append(row)
+        for options, rows in together.items():
+            raw = torch.log_softmax(logits[rows], -1)
+            warped = warp_logits(raw, **dict(options))
+            best = raw.argmax(-1, keepdim=True)
+            kept = (raw - warped).gather(-1, best)[:, 0].tolist()
+            logits[rows] = warped
+            for row, mass in zip(rows, kept, strict=True):
+                cut, tokens = self._rows[row]
+                # A row in the middle of its prompt is sampled too, and dropped: position 0 is written again.
+                self.recorded.setdefault(cut.request, {})[len(tokens)] = mass
+        return logits
+
+    @classmethod
+    def take(cls, request: str, length: int) -> list[float]:
+        """Log of the mass kept at each of the `length` tokens of a request that has ended; forgets the request."""
+        recorded = cls.recorded.pop(request)
+        return [recorded[position] for position in range(length)]

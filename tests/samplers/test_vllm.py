@@ -1,0 +1,225 @@
+"""Sampling by vLLM, in process: log-probabilities, draws, the distribution, weights in place, and what it does to the trainer."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from delta_lightning.errors import ConfigError, RunError
+from delta_lightning.interfaces import SamplerContext, SamplerSession
+from delta_lightning.models.backbone import LoadContext
+from delta_lightning.models.tiny import Tiny
+from delta_lightning.samplers import HFSampler, VLLMSampler
+from delta_lightning.types import Completion, Prompt, SamplingParams
+from support.models import NumberTokenizer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+TOLERANCE = 1e-4  # nats, float32
+
+
+def model_of(family: str) -> Any:
+    return Tiny(family=family, hidden_size=64, heads=2, kv_heads=1, layers=2, context=128, sliding_window=8).load(LoadContext())
+
+
+def context_of(model: Any, **options: Any) -> SamplerContext:
+    return SamplerContext(model=model, tokenizer=NumberTokenizer(), device=torch.device("cpu"), **options)
+
+
+@pytest.fixture(scope="module", params=["qwen3", "olmo3"])
+def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
+    """A tiny model, the engine that serves it, and how many ticks and threads there were."""
+    model, ticks = model_of(request.param), []
+    before = SimpleNamespace(
+        environment=dict(os.environ), set_num_threads=torch.set_num_threads, torch=torch.get_rng_state(), python=random.getstate()
+    )
+    session = VLLMSampler(cache_gib=0.25).open(context_of(model, tick=lambda done, total: ticks.append((done, total))))
+    yield SimpleNamespace(model=model, session=session, ticks=ticks, before=before, family=request.param)
+    session.close()
+    session.close()
+    with pytest.raises(RunError, match="closed"):
+        session.logprobs([[2, 3]])
+
+
+def prompts(lengths: list[int]) -> list[Prompt]:
+    return [
+        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + (7 * k + i) % 250 for k in range(n)), source="test", reference={})
+        for i, n in enumerate(lengths)
+    ]
+
+
+def sample(
+    session: SamplerSession, given: list[Prompt], group: int, seed: int = 0, **params: Any
+) -> dict[tuple[str, int], Completion]:
+    options = SamplingParams(**({"max_new_tokens": 12} | params))
+    done = list(session.generate(given, num_completions=group, params=options, seed=seed))
+    result = {(c.prompt_id, c.sample_index): c for c in done}
+    assert len(result) == len(done) == len(given) * group
+    return result
+
+
+def tokens_of(done: dict[tuple[str, int], Completion]) -> dict[tuple[str, int], list[int]]:
+    return {key: list(c.token_ids) for key, c in done.items()}
+
+
+@torch.no_grad()
+def exact(model: Any, prompt: Prompt, completion: Completion, temperature: float) -> torch.Tensor:
+    ids = torch.tensor([[*prompt.token_ids, *completion.token_ids]])
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt.token_ids) - 1 : -1]
+    chosen = torch.tensor(list(completion.token_ids))[:, None]
+    return torch.log_softmax(logits / temperature, -1).gather(1, chosen)[:, 0]
+
+
+def largest_gap(model: Any, given: list[Prompt], done: dict[tuple[str, int], Completion], temperature: float = 1.0) -> float:
+    by_id = {prompt.id: prompt for prompt in given}
+    gaps = [
+        (exact(model, by_id[c.prompt_id], c, temperature) - torch.tensor(list(c.raw_logprobs))).abs().max() for c in done.values()
+    ]
+    return float(max(gaps))
+
+
+def shift(model: Any, scale: float = 0.05) -> None:
+    generator = torch.Generator().manual_seed(int(1e6 * float(next(model.parameters()).abs().sum())) % 2**31)
+    with torch.no_grad():
+        for value in model.parameters():
+            value += scale * torch.randn(value.shape, generator=generator)
+
+
+def test_every_prompt_gets_its_group_and_rows_stop_where_they_should(served: SimpleNamespace) -> None:
+    given = prompts([3, 7, 1, 12])
+    eos = served.model.config.eos_token_id
+    with torch.no_grad():  # end-of-sequence often enough to occur, on both engines' weights
+        served.model.get_input_embeddings().weight[eos] *= 3
+    served.session.update_weights(1, served.model.named_parameters())
+    done = sample(served.session, given, 16, max_new_tokens=60)
+    assert {c.finish_reason for c in done.values()} == {"stop", "length"}, "both must occur, or the test shows nothing"
+    for c in done.values():
+        assert (c.token_ids[-1] == eos) == (c.finish_reason == "stop")
+        assert eos not in list(c.token_ids)[:-1] and c.version == 1
+        assert len(c.token_ids) == len(c.logprobs) == len(c.raw_logprobs) <= 60
+        assert c.text == NumberTokenizer().decode(list(c.token_ids))
+    assert served.ticks[-1] == (64, 64)
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8, "top_k": 50}])
+def test_logprobs_are_those_of_the_model(served: SimpleNamespace, params: dict[str, Any]) -> None:
+    given = prompts([3, 7, 1, 12])
+    done = sample(served.session, given, 3, **params)
+    assert largest_gap(served.model, given, done, params.get("temperature", 1.0)) < TOLERANCE
+    for c in done.values():
+        if "top_k" not in params:
+            assert list(c.logprobs) == list(c.raw_logprobs)
+        else:  # mass was cut away, so what is left is more probable
+            assert all(a > b for a, b in zip(c.logprobs, c.raw_logprobs, strict=True))
+
+
+def test_weights_arrive_in_place_and_stale_ones_are_seen(served: SimpleNamespace) -> None:
+    given = prompts([3, 7, 1, 12, 30])
+    for version in (5, 6):
+        shift(served.model)
+        assert largest_gap(served.model, given, sample(served.session, given, 2)) > 0.05, "stale: the change must show"
+        receipt = served.session.update_weights(version, served.model.named_parameters())
+        sizes = [value.numel() * 4 for value in served.model.parameters()]
+        assert (receipt.version, receipt.num_tensors, receipt.num_bytes) == (version, len(sizes), sum(sizes))
+        done = sample(served.session, given, 2)
+        assert largest_gap(served.model, given, done) < TOLERANCE
+        assert {c.version for c in done.values()} == {version}
+
+
+def test_the_probe_scores_given_tokens_as_the_trainer_does(served: SimpleNamespace) -> None:
+    sequences = [[2, 3, 4, 5], [9, 8], [7], list(range(2, 100))]
+    got = served.session.logprobs(sequences)
+    wanted = HFSampler().open(context_of(served.model)).logprobs([ids for ids in sequences if len(ids) > 1])
+    assert [len(values) for values in got] == [len(ids) - 1 for ids in sequences]
+    for ours, theirs in zip([values for values in got if len(values)], wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_draws_do_not_depend_on_order_or_company(served: SimpleNamespace) -> None:
+    given = prompts([3, 7, 1, 12, 5])
+    whole = tokens_of(sample(served.session, given, 4))
+    assert whole == tokens_of(sample(served.session, given[::-1], 4))
+    alone = tokens_of(sample(served.session, [given[1]], 2))
+    assert alone == {key: whole[key] for key in alone}
+    assert whole != tokens_of(sample(served.session, given, 4, seed=1))
+    assert len({tuple(ids) for ids in whole.values()}) == len(whole), "completions of a group must differ"
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0.7}, {"top_p": 0.7}, {"top_k": 20}, {"temperature": 1.3, "top_p": 0.6}])
+def test_first_tokens_follow_the_exact_distribution(served: SimpleNamespace, params: dict[str, Any]) -> None:
+    if served.family == "olmo3":
+        pytest.skip("the draw is the same code for every model")
+    from delta_lightning.functional.sampling import warp_logits
+
+    prompt, count = prompts([4])[0], 5000
+    with torch.no_grad():
+        logits = served.model(input_ids=torch.tensor([prompt.token_ids])).logits[0, -1] / params.get("temperature", 1.0)
+    cut = {name: value for name, value in params.items() if name != "temperature"}
+    p = warp_logits(torch.log_softmax(logits, -1)[None], **cut)[0].exp().double()
+    done = sample(served.session, [prompt], count, max_new_tokens=1, **params)
+    counts = torch.bincount(torch.tensor([c.token_ids[0] for c in done.values()]), minlength=len(p)).double()
+    assert float(counts[p == 0].sum()) == 0, "a token that was cut away was drawn"
+    likely = count * p >= 5
+    rest = torch.stack([counts[~likely].sum(), count * p[~likely].sum()])
+    observed, expected = torch.cat([counts[likely], rest[:1]]), torch.cat([count * p[likely], rest[1:]])
+    kept = expected > 0
+    chi2 = float(((observed - expected) ** 2 / expected)[kept].sum())
+    freedom = int(kept.sum()) - 1
+    assert chi2 < freedom * (1 - 2 / (9 * freedom) + 3.09 * (2 / (9 * freedom)) ** 0.5) ** 3  # 99.9 %, Wilson and Hilferty
+
+
+def test_a_generator_that_is_closed_frees_its_requests(served: SimpleNamespace) -> None:
+    running = served.session.generate(prompts([3, 5]), num_completions=8, params=SamplingParams(max_new_tokens=50), seed=0)
+    next(running)
+    with pytest.raises(RunError, match="updated while"):
+        served.session.update_weights(9, served.model.named_parameters())
+    with pytest.raises(RunError, match="sampled while"):
+        sample(served.session, prompts([3]), 1)
+    running.close()
+    assert len(sample(served.session, prompts([3]), 2)) == 2
+
+
+def test_prompts_that_cannot_be_completed_are_refused_by_name(served: SimpleNamespace) -> None:
+    empty = Prompt(id="nothing", text="", token_ids=(), source="test", reference={})
+    with pytest.raises(RunError, match="prompt nothing is empty"):
+        sample(served.session, [empty], 1)
+    with pytest.raises(RunError, match=r"prompt p0 has 120 tokens.*context of 128"):
+        sample(served.session, prompts([120]), 1)
+    with pytest.raises(RunError, match="temperatures of at least"):
+        sample(served.session, prompts([3]), 1, temperature=1e-6)
+
+
+def test_parameters_that_do_not_arrive_are_named(served: SimpleNamespace) -> None:
+    everything = list(served.model.named_parameters())
+    with pytest.raises(RunError, match=f"{len(everything) - 1} of {len(everything)} parameters did not reach vLLM"):
+        served.session.update_weights(20, everything[:1])
+    served.session.update_weights(21, everything)
+    given = prompts([3, 7])
+    assert largest_gap(served.model, given, sample(served.session, given, 2)) < TOLERANCE
+
+
+def test_the_process_is_left_as_it_was(served: SimpleNamespace) -> None:
+    """The engine has been started for this test, and has sampled: what it changes must not reach the trainer."""
+    before = served.before
+    changed = {k for k in {*os.environ, *before.environment} if os.environ.get(k) != before.environment.get(k)}
+    assert {name for name in changed if not name.startswith(("VLLM_", "PYTEST_"))} == set()
+    assert torch.set_num_threads is before.set_num_threads
+    again = model_of(served.family)  # the class of the body still builds models, and they still run and differentiate
+    again(input_ids=torch.tensor([[2, 3, 4]])).logits.sum().backward()
+    assert again.model.embed_tokens.weight.grad is not None
+
+
+def test_a_head_width_that_vllm_has_no_kernel_for_is_refused() -> None:
+    narrow = Tiny(hidden_size=32, heads=4, kv_heads=2, layers=1, context=64).load(LoadContext())
+    with pytest.raises(ConfigError, match="width 8"):
+        VLLMSampler().open(context_of(narrow))
+
+
+def test_several_ranks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="one training process"):
+        VLLMSampler().open(context_of(None, world_size=2))
