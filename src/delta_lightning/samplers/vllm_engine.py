@@ -34,10 +34,6 @@ def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine is in this process: weights are handed over, not sent
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    from vllm import EngineArgs, LLMEngine
-
-    from delta_lightning.samplers.vllm_warp import KeptMass
-
     dtype = options.dtype if options.dtype != "auto" else str(next(model.parameters()).dtype).removeprefix("torch.")
     context = options.context or int(model.config.max_position_embeddings)
     settings: dict[str, Any] = {
@@ -49,19 +45,22 @@ def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
         "enable_prefix_caching": options.prefix_caching,
         "enforce_eager": options.eager,
         "logprobs_mode": "processed_logprobs",
-        "logits_processors": [KeptMass],
         "async_scheduling": False,  # `KeptMass` counts a row's tokens, which an asynchronous step does not know yet
         "generation_config": "vllm",
         "seed": 0,
         "disable_log_stats": True,
     } | _memory(options, device)
-    _check_attention(model, device)
     with _trainers_own(model), tempfile.TemporaryDirectory(prefix="delta_lightning_vllm_") as folder:
+        from vllm import EngineArgs, LLMEngine
+
+        from delta_lightning.samplers.vllm_warp import KeptMass
+
+        _check_attention(model, device)
         config = copy.deepcopy(model.config)
         config.architectures = [library_class(model).__name__]
         config.save_pretrained(folder)
         try:
-            return LLMEngine.from_engine_args(EngineArgs(model=folder, **settings))
+            return LLMEngine.from_engine_args(EngineArgs(model=folder, logits_processors=[KeptMass], **settings))
         except (ValueError, NotImplementedError) as error:  # pydantic's ValidationError is a ValueError
             raise ConfigError(
                 "model.sampler=VLLMSampler", wanted="a model and options that vLLM can serve", got=_last_line(error),
