@@ -1,4 +1,4 @@
-"""Sampling by vLLM, in process: log-probabilities, draws, the distribution, weights in place, and what it does to the trainer."""
+"""Sampling by vLLM, in process: log-probabilities, draws, the distribution, weights in place, and the trainer left alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     """A tiny model, the engine that serves it, and how many ticks and threads there were."""
     model, ticks = model_of(request.param), []
     before = SimpleNamespace(
-        environment=dict(os.environ), set_num_threads=torch.set_num_threads, torch=torch.get_rng_state(), python=random.getstate()
+        environment=dict(os.environ),
+        set_num_threads=torch.set_num_threads,
+        torch=torch.get_rng_state(),
+        python=random.getstate(),
     )
     session = VLLMSampler(cache_gib=0.25).open(context_of(model, tick=lambda done, total: ticks.append((done, total))))
     yield SimpleNamespace(model=model, session=session, ticks=ticks, before=before, family=request.param)
@@ -78,7 +81,8 @@ def exact(model: Any, prompt: Prompt, completion: Completion, temperature: float
 def largest_gap(model: Any, given: list[Prompt], done: dict[tuple[str, int], Completion], temperature: float = 1.0) -> float:
     by_id = {prompt.id: prompt for prompt in given}
     gaps = [
-        (exact(model, by_id[c.prompt_id], c, temperature) - torch.tensor(list(c.raw_logprobs))).abs().max() for c in done.values()
+        (exact(model, by_id[c.prompt_id], c, temperature) - torch.tensor(list(c.raw_logprobs))).abs().max()
+        for c in done.values()
     ]
     return float(max(gaps))
 

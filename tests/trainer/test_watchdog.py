@@ -25,10 +25,20 @@ def test_a_phase_in_time_leaves_nothing_behind() -> None:
     assert signal.getsignal(SIGNAL) == before and threading.active_count() == threads
 
 
-@pytest.mark.parametrize("wait", [lambda: time.sleep(30), lambda: queue.SimpleQueue().get(), lambda: threading.Lock().acquire() and threading.Event().wait()])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: time.sleep(30),
+        lambda: queue.SimpleQueue().get(),
+        lambda: threading.Lock().acquire() and threading.Event().wait(),
+    ],
+)
 def test_silence_ends_in_an_error_that_names_the_phase(wait: object, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.monotonic()
-    with pytest.raises(RunError, match="starting the sampler: no sign of life for 0.3 s"), Watchdog()("starting the sampler", 0.3):
+    with (
+        pytest.raises(RunError, match=r"starting the sampler: no sign of life for 0\.3 s"),
+        Watchdog()("starting the sampler", 0.3),
+    ):
         wait()  # type: ignore[operator]
     assert time.monotonic() - start < 10
     err = capsys.readouterr().err
@@ -36,9 +46,12 @@ def test_silence_ends_in_an_error_that_names_the_phase(wait: object, capsys: pyt
 
 
 def test_a_loop_that_computes_is_ended_too() -> None:
-    with pytest.raises(RunError, match="sampling"), Watchdog()("sampling", 0.3):
+    def compute() -> None:
         while True:
             pass
+
+    with pytest.raises(RunError, match="sampling"), Watchdog()("sampling", 0.3):
+        compute()
 
 
 def test_signs_of_life_count() -> None:
@@ -47,10 +60,14 @@ def test_signs_of_life_count() -> None:
         for _ in range(10):
             time.sleep(0.1)
             watch.beat()
-    with pytest.raises(RunError, match="sampling"), watch("sampling", 0.4):
+
+    def fall_silent() -> None:
         time.sleep(0.1)
         watch.beat()
         time.sleep(30)
+
+    with pytest.raises(RunError, match="sampling"), watch("sampling", 0.4):
+        fall_silent()
 
 
 def test_other_errors_pass_through() -> None:
@@ -91,5 +108,5 @@ def test_a_kernel_that_never_returns_ends_the_process() -> None:
 
 
 def test_limits_are_positive() -> None:
-    with pytest.raises(ConfigError, match="limits.sync_seconds"):
+    with pytest.raises(ConfigError, match=r"limits\.sync_seconds"):
         Limits(sync_seconds=0)

@@ -19,26 +19,12 @@ from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, probe
 from delta_lightning.types import Completion, Prompt, SyncReceipt
 from support.copies import CopySession, first_half, nothing, swapped_layers
 from support.models import NumberTokenizer, tiny_model
-
-
-def prompts(count: int = 6) -> list[Prompt]:
-    return [
-        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + (5 * i + k) % 60 for k in range(4 + i)), source="test", reference={})
-        for i in range(count)
-    ]
-
-
-def train(model: Any, scale: float = 0.03) -> None:
-    """What an optimiser step does to the weights."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for value in model.parameters():
-            value += scale * torch.randn(value.shape, generator=generator)
+from support.prompts import number_prompts, train
 
 
 def prove(session: Any, model: Any, versions: int = 3, check: WeightCheck | None = None) -> dict[str, float]:
     """Some updates with training between them; metrics of all."""
-    proof, book = WeightProof(check or WeightCheck(), prompts(), 256, NumberTokenizer()), MetricBook()
+    proof, book = WeightProof(check or WeightCheck(), number_prompts(), 256, NumberTokenizer()), MetricBook()
     for version in range(versions):
         proof.deliver(session, version, model, book)
         proof.probe(session, version, model, book)
@@ -69,7 +55,10 @@ def test_a_copy_that_gets_all_weights_passes(family: str, tied: bool) -> None:
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "stale weights": ({"fault": nothing}, "after the update to version 1 .* still serves stale weights"),
-    "half of the parameters": ({"fault": first_half}, "after the update to version 1 .* did not arrive, or arrived in another's"),
+    "half of the parameters": (
+        {"fault": first_half},
+        "after the update to version 1 .* did not arrive, or arrived in another's",
+    ),
     "two layers swapped": ({"fault": swapped_layers}, "after the update to version 0 .* arrived in another's place"),
     "a tied head forgotten": ({"forget_tied_head": True}, "after the update to version 1 .* Some parameters did not arrive"),
     "another dtype": ({"dtype": torch.bfloat16}, "after the update to version 0 .* looks like another dtype: give the sampler"),
@@ -88,7 +77,9 @@ def test_planted_faults_are_caught_within_one_step_and_named(family: str, name: 
 
 def test_another_dtype_passes_where_it_is_allowed() -> None:
     model = tiny_model()
-    values = prove(CopySession(model, NumberTokenizer(), dtype=torch.bfloat16), model, check=WeightCheck(mean_nats=0.05, max_nats=1))
+    values = prove(
+        CopySession(model, NumberTokenizer(), dtype=torch.bfloat16), model, check=WeightCheck(mean_nats=0.05, max_nats=1)
+    )
     assert 1e-4 < values["sync/probe_mean_nats"] < 0.05
 
 
@@ -115,7 +106,9 @@ class Reader(CopySession):
 
 def test_another_tokenizer_is_caught_at_the_first_update() -> None:
     model = tiny_model()
-    with pytest.raises(RunError, match=r"reads tokens \[.*\] as '\w+', the trainer's tokenizer as .* not have the same tokenizer"):
+    with pytest.raises(
+        RunError, match=r"reads tokens \[.*\] as '\w+', the trainer's tokenizer as .* not have the same tokenizer"
+    ):
         prove(Reader(model), model, versions=1)
 
 
@@ -151,13 +144,15 @@ def test_receipts_are_held_against_what_was_sent() -> None:
 
 
 def test_the_probe_is_cut_from_the_prompts_and_can_be_left_out() -> None:
-    given = prompts(2)  # 4 and 5 tokens
+    given = number_prompts(2)  # 4 and 5 tokens
     pieces = probe_sequences(given, 3, 5)
     stream = [*given[0].token_ids, *given[1].token_ids]
     assert [token for piece in pieces for token in piece] == (stream * 2)[:15]
     assert probe_sequences(given, 0, 5) == [] == probe_sequences([], 2, 5)
     model = tiny_model()
-    assert "sync/probe_max_nats" not in prove(CopySession(model, NumberTokenizer(), fault=nothing), model, check=WeightCheck(sequences=0))
+    assert "sync/probe_max_nats" not in prove(
+        CopySession(model, NumberTokenizer(), fault=nothing), model, check=WeightCheck(sequences=0)
+    )
 
 
 def test_weights_are_named_once_and_carry_no_gradient() -> None:

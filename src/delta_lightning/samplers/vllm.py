@@ -144,11 +144,9 @@ class VLLMSession(SamplerSession):
         start, received = time.perf_counter(), _Received()
         stream = received.count(weights)
         try:
-            self._engine.engine_core.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": self._with_tied_head(stream)}
-            )
+            self._reload(self._with_tied_head(stream))
         except Exception as error:  # vLLM raises what its layers raise
-            raise RunError(f"vLLM could not load the weights of version {version}: {error}") from error
+            raise RunError(f"vLLM could not load the weights of version {version}: {type(error).__name__}: {error}") from error
         for _ in stream:  # it may be a collective: every rank exhausts it
             pass
         missing = sorted(self._names - received.names)
@@ -251,6 +249,10 @@ class VLLMSession(SamplerSession):
 
         for name in requests:
             KeptMass.recorded.pop(name, None)
+
+    def _reload(self, weights: Iterator[tuple[str, Tensor]]) -> None:
+        """Layer by layer, into the layouts of vLLM's kernels; its plain `load_weights` fails where layers are repacked."""
+        self._engine.engine_core.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
 
     def _with_tied_head(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Gives a tied head its weight too: on CPUs vLLM keeps a repacked copy of it, which no embedding updates."""

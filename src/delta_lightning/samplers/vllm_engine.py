@@ -96,8 +96,8 @@ def _check_attention(model: Any, device: torch.device) -> None:
     known = CPUAttentionBackend.get_supported_head_sizes()
     if width not in known:
         raise ConfigError(
-            "model.sampler=VLLMSampler", wanted=f"a model whose heads are {', '.join(map(str, known))} wide, as vLLM needs on CPUs",
-            got=f"width {width}", remedy="Use --model.sampler=HFSampler, or a GPU.",
+            "model.sampler=VLLMSampler",
+            wanted=f"a model whose heads are {', '.join(map(str, known))} wide, as vLLM needs on CPUs", got=f"width {width}", remedy="Use --model.sampler=HFSampler, or a GPU.",
         )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def _trainers_own(model: Any) -> Iterator[None]:
 
     states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
     threads, environment = torch.set_num_threads, dict(os.environ)
-    body = library_class(model.model)
+    body: Any = library_class(model.model)
     begin, call = body.__init__, body.__call__
     try:
         yield

@@ -6,7 +6,7 @@ Importing this file imports vLLM; `samplers.vllm_engine` does so when it starts 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class KeptMass(LogitsProcessor):  # type: ignore[misc]
     reports one kind or the other. One definition of top-k and top-p also means one distribution in all engines.
     """
 
-    recorded: dict[str, dict[int, float]] = {}  # request -> position in the completion -> log of the mass kept
+    recorded: ClassVar[dict[str, dict[int, float]]] = {}  # request -> position in the completion -> log of the mass kept
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, tuple[Cut, list[int]]] = {}  # batch row -> its cut, and its tokens so far (vLLM appends)

@@ -45,7 +45,7 @@ class RolloutTools:
     ranks: Ranks
     clock: PhaseClock
     progress: Progress
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     watch: Watchdog = field(default_factory=Watchdog)
 
 

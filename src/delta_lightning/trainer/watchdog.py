@@ -21,7 +21,9 @@ SIGNAL = signal.SIGURG  # ignored by default, and used by neither Lightning, SLU
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Longest silence of each phase that waits for the sampler. Past it the stacks of all threads are printed and the run fails.
+    """Longest silence of each phase that waits for the sampler.
+
+    Past it the stacks of all threads are printed, and the run fails with an error that names the phase.
 
     Args:
         start_seconds: from the engine's start until it is ready.
@@ -81,7 +83,7 @@ class Watchdog:
             pass
         if watch.fired:
             raise RunError(
-                f"{phase}: no sign of life for {seconds:g} s, which is its limit (model.limits); the stacks of all threads are above"
+                f"{phase}: no sign of life for {seconds:g} s, its limit in model.limits; the stacks of all threads are above"
             )
 
 

@@ -62,7 +62,8 @@ class WeightProof:
         self._check, self._prompts, self._tokenizer = check, prompts, tokenizer
         length = min(check.tokens, context - 1) if context else check.tokens  # an engine may need room for one new token
         self._probe = probe_sequences(prompts, check.sequences, length)
-        self._before: Tensor | None = None  # the trainer's log-probabilities of the probe after the update before this one
+        self._before: Tensor | None = None  # the trainer's log-probabilities of the probe under the version before
+        self._served: tuple[int, Tensor] | None = None  # the version served last, and those log-probabilities
         self._spoken = False
 
     def deliver(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> SyncReceipt:
@@ -94,6 +95,8 @@ class WeightProof:
         mean, largest = float(gap.mean()), float(gap.max())
         book.maximum("sync/probe_mean_nats", mean)
         book.maximum("sync/probe_max_nats", largest)
+        if self._served is not None and self._served[0] != version:  # an evaluation may have served this one already
+            self._before = self._served[1]
         if self._before is not None:
             book.maximum("sync/moved_max_nats", float((ours - self._before).abs().max()))
         check = self._check
@@ -103,7 +106,7 @@ class WeightProof:
                 f"the trainer's by {mean:.3g} nats in the mean and {largest:.3g} at most; model.weight_check allows "
                 f"{check.mean_nats:g} and {check.max_nats:g}. {self._diagnosis(ours, theirs, policy)}"
             )
-        self._before = ours
+        self._served = (version, ours)
         if not self._spoken:
             self._compare_tokenizers(session)
         self._spoken = True
@@ -122,8 +125,8 @@ class WeightProof:
                 f"--model.weight_check.mean_nats={HALF_MEAN} --model.weight_check.max_nats={HALF_MAX}."
             )
         return (
-            "Some parameters did not arrive, or arrived in another's place: rounding to bfloat16 would change the trainer's own "
-            f"by {rounding:.3g}."
+            "Some parameters did not arrive, or arrived in another's place: rounding to bfloat16 would change the trainer's "
+            f"own by {rounding:.3g}."
         )
 
     def _compare_tokenizers(self, session: SamplerSession) -> None:
