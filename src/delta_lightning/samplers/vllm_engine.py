@@ -53,14 +53,14 @@ def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
     with _trainers_own(model), tempfile.TemporaryDirectory(prefix="delta_lightning_vllm_") as folder:
         from vllm import EngineArgs, LLMEngine
 
-        from delta_lightning.samplers.vllm_warp import KeptMass
+        from delta_lightning.samplers.vllm_warp import logits_processor
 
         _check_attention(model, device)
         config = copy.deepcopy(model.config)
         config.architectures = [library_class(model).__name__]
         config.save_pretrained(folder)
         try:
-            return LLMEngine.from_engine_args(EngineArgs(model=folder, logits_processors=[KeptMass], **settings))
+            return LLMEngine.from_engine_args(EngineArgs(model=folder, logits_processors=[logits_processor()], **settings))
         except (ValueError, NotImplementedError) as error:  # pydantic's ValidationError is a ValueError
             raise ConfigError(
                 "model.sampler=VLLMSampler", wanted="a model and options that vLLM can serve", got=_last_line(error),
@@ -97,7 +97,8 @@ def _check_attention(model: Any, device: torch.device) -> None:
     if width not in known:
         raise ConfigError(
             "model.sampler=VLLMSampler",
-            wanted=f"a model whose heads are {', '.join(map(str, known))} wide, as vLLM needs on CPUs", got=f"width {width}", remedy="Use --model.sampler=HFSampler, or a GPU.",
+            wanted=f"a model whose heads are {', '.join(map(str, known))} wide, as vLLM needs on CPUs",
+            got=f"width {width}", remedy="Use --model.sampler=HFSampler, or a GPU.",
         )  # fmt: skip
 
 

@@ -1,7 +1,4 @@
-"""Top-k and top-p inside vLLM by the trainer's own definition, keeping what is needed for the raw log-probabilities.
-
-Importing this file imports vLLM; `samplers.vllm_engine` does so when it starts an engine.
-"""
+"""Top-k and top-p inside vLLM by the trainer's own definition, keeping what is needed for the raw log-probabilities."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from vllm.v1.sample.logits_processor import LogitsProcessor
-from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from delta_lightning.functional.sampling import warp_logits
 
@@ -30,8 +25,10 @@ class Cut:
     options: tuple[tuple[str, Any], ...]
 
 
-class KeptMass(LogitsProcessor):  # type: ignore[misc]
-    """Cuts the distribution of requests that carry a `Cut`, and records the log of the mass that is left at each token.
+class KeptMass:
+    """A logits processor of vLLM that cuts the distribution of requests that carry a `Cut`.
+
+    It records the log of the mass that is left at each token.
 
     vLLM calls it after the temperature, and reports log-probabilities of what it returns (`processed_logprobs`). The raw
     log-probability of a sampled token, temperature only, is that number plus the log of the mass kept, exactly; vLLM itself
@@ -49,6 +46,7 @@ class KeptMass(LogitsProcessor):  # type: ignore[misc]
 
     def update_state(self, batch_update: Any) -> None:
         """Rows come, go and move between decoding steps."""
+        from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
         def added(params: Any, prompt_ids: Any, output_ids: list[int]) -> tuple[Cut, list[int]] | None:
             cut = (params.extra_args or {}).get(REQUEST)
@@ -78,3 +76,10 @@ class KeptMass(LogitsProcessor):  # type: ignore[misc]
         """Log of the mass kept at each of the `length` tokens of a request that has ended; forgets the request."""
         recorded = cls.recorded.pop(request)
         return [recorded[position] for position in range(length)]
+
+
+def logits_processor() -> type:
+    """`KeptMass` as the subclass that vLLM asks for; imports vLLM."""
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+
+    return type("KeptMassProcessor", (KeptMass, LogitsProcessor), {})
