@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from delta_lightning.errors import ConfigError, RunError
-from delta_lightning.interfaces import SamplerContext, SamplerSession
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.samplers import HFSampler, VLLMSampler
-from delta_lightning.types import Completion, Prompt, SamplingParams
+from delta_lightning.types import Prompt, SamplingParams
 from support.models import NumberTokenizer
+from support.sampling import Done, context, full_logprobs, sample
+from support.sampling import tokens as tokens_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 TOLERANCE = 1e-4  # nats, float32
@@ -25,10 +26,6 @@ TOLERANCE = 1e-4  # nats, float32
 
 def model_of(family: str) -> Any:
     return Tiny(family=family, hidden_size=64, heads=2, kv_heads=1, layers=2, context=128, sliding_window=8).load(LoadContext())
-
-
-def context_of(model: Any, **options: Any) -> SamplerContext:
-    return SamplerContext(model=model, tokenizer=NumberTokenizer(), device=torch.device("cpu"), **options)
 
 
 @pytest.fixture(scope="module", params=["qwen3", "olmo3"])
@@ -41,8 +38,10 @@ def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
         torch=torch.get_rng_state(),
         python=random.getstate(),
     )
-    session = VLLMSampler(cache_gib=0.25).open(context_of(model, tick=lambda done, total: ticks.append((done, total))))
-    yield SimpleNamespace(model=model, session=session, ticks=ticks, before=before, family=request.param)
+    session = VLLMSampler(cache_gib=0.25).open(context(model, tick=lambda done, total: ticks.append((done, total))))
+    yield SimpleNamespace(
+        model=model, session=session, ticks=ticks, before=before, family=request.param, eos=model.config.eos_token_id
+    )
     session.close()
     session.close()
     with pytest.raises(RunError, match="closed"):
@@ -56,35 +55,13 @@ def prompts(lengths: list[int]) -> list[Prompt]:
     ]
 
 
-def sample(
-    session: SamplerSession, given: list[Prompt], group: int, seed: int = 0, **params: Any
-) -> dict[tuple[str, int], Completion]:
-    options = SamplingParams(**({"max_new_tokens": 12} | params))
-    done = list(session.generate(given, num_completions=group, params=options, seed=seed))
-    result = {(c.prompt_id, c.sample_index): c for c in done}
-    assert len(result) == len(done) == len(given) * group
-    return result
-
-
-def tokens_of(done: dict[tuple[str, int], Completion]) -> dict[tuple[str, int], list[int]]:
-    return {key: list(c.token_ids) for key, c in done.items()}
-
-
-@torch.no_grad()
-def exact(model: Any, prompt: Prompt, completion: Completion, temperature: float) -> torch.Tensor:
-    ids = torch.tensor([[*prompt.token_ids, *completion.token_ids]])
-    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt.token_ids) - 1 : -1]
-    chosen = torch.tensor(list(completion.token_ids))[:, None]
-    return torch.log_softmax(logits / temperature, -1).gather(1, chosen)[:, 0]
-
-
-def largest_gap(model: Any, given: list[Prompt], done: dict[tuple[str, int], Completion], temperature: float = 1.0) -> float:
-    by_id = {prompt.id: prompt for prompt in given}
-    gaps = [
-        (exact(model, by_id[c.prompt_id], c, temperature) - torch.tensor(list(c.raw_logprobs))).abs().max()
-        for c in done.values()
-    ]
-    return float(max(gaps))
+def largest_gap(model: Any, given: list[Prompt], done: Done, temperature: float = 1.0) -> float:
+    by_id, gaps = {prompt.id: prompt for prompt in given}, []
+    for c in done.values():
+        wanted = full_logprobs(model, by_id[c.prompt_id], c, temperature)
+        wanted = wanted.gather(1, torch.tensor(list(c.token_ids))[:, None])[:, 0]
+        gaps.append(float((wanted - torch.tensor(list(c.raw_logprobs))).abs().max()))
+    return max(gaps)
 
 
 def shift(model: Any, scale: float = 0.05) -> None:
@@ -110,13 +87,13 @@ def test_every_prompt_gets_its_group_and_rows_stop_where_they_should(served: Sim
     assert served.ticks[-1] == (64, 64)
 
 
-@pytest.mark.parametrize("params", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8, "top_k": 50}])
+@pytest.mark.parametrize("params", [{}, {"temperature": 0.7}, {"temperature": 1.3, "top_p": 0.8, "top_k": 50}, {"min_p": 0.5}])
 def test_logprobs_are_those_of_the_model(served: SimpleNamespace, params: dict[str, Any]) -> None:
     given = prompts([3, 7, 1, 12])
     done = sample(served.session, given, 3, **params)
     assert largest_gap(served.model, given, done, params.get("temperature", 1.0)) < TOLERANCE
     for c in done.values():
-        if "top_k" not in params:
+        if "top_k" not in params and "min_p" not in params:
             assert list(c.logprobs) == list(c.raw_logprobs)
         else:  # mass was cut away, so what is left is more probable
             assert all(a > b for a, b in zip(c.logprobs, c.raw_logprobs, strict=True))
@@ -138,7 +115,7 @@ def test_weights_arrive_in_place_and_stale_ones_are_seen(served: SimpleNamespace
 def test_the_probe_scores_given_tokens_as_the_trainer_does(served: SimpleNamespace) -> None:
     sequences = [[2, 3, 4, 5], [9, 8], [7], list(range(2, 100))]
     got = served.session.logprobs(sequences)
-    wanted = HFSampler().open(context_of(served.model)).logprobs([ids for ids in sequences if len(ids) > 1])
+    wanted = HFSampler().open(context(served.model)).logprobs([ids for ids in sequences if len(ids) > 1])
     assert [len(values) for values in got] == [len(ids) - 1 for ids in sequences]
     for ours, theirs in zip([values for values in got if len(values)], wanted, strict=True):
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
@@ -154,7 +131,9 @@ def test_draws_do_not_depend_on_order_or_company(served: SimpleNamespace) -> Non
     assert len({tuple(ids) for ids in whole.values()}) == len(whole), "completions of a group must differ"
 
 
-@pytest.mark.parametrize("params", [{"temperature": 0.7}, {"top_p": 0.7}, {"top_k": 20}, {"temperature": 1.3, "top_p": 0.6}])
+@pytest.mark.parametrize(
+    "params", [{"temperature": 0.7}, {"top_p": 0.7}, {"top_k": 20}, {"min_p": 0.4}, {"temperature": 1.3, "top_p": 0.6}]
+)
 def test_first_tokens_follow_the_exact_distribution(served: SimpleNamespace, params: dict[str, Any]) -> None:
     if served.family == "olmo3":
         pytest.skip("the draw is the same code for every model")
@@ -190,12 +169,45 @@ def test_a_generator_that_is_closed_frees_its_requests(served: SimpleNamespace) 
 
 def test_prompts_that_cannot_be_completed_are_refused_by_name(served: SimpleNamespace) -> None:
     empty = Prompt(id="nothing", text="", token_ids=(), source="test", reference={})
-    with pytest.raises(RunError, match="prompt nothing is empty"):
+    with pytest.raises(ConfigError, match="prompt nothing: wanted at least one token"):
         sample(served.session, [empty], 1)
-    with pytest.raises(RunError, match=r"prompt p0 has 120 tokens.*context of 128"):
-        sample(served.session, prompts([120]), 1)
-    with pytest.raises(RunError, match="temperatures of at least"):
+    with pytest.raises(ConfigError, match="prompt p0: wanted at most 127 tokens"):
+        sample(served.session, prompts([128]), 1)
+    with pytest.raises(ConfigError, match=r"model\.sampling\.temperature: wanted at least 0.001 with vLLM"):
         sample(served.session, prompts([3]), 1, temperature=1e-6)
+    with pytest.raises(ConfigError, match="stop_token_ids"):
+        sample(served.session, prompts([3]), 1, stop_token_ids=(5000,))
+
+
+def test_the_context_ends_completions(served: SimpleNamespace) -> None:
+    [done] = sample(served.session, prompts([120]), 1, max_new_tokens=50, bad_token_ids=(served.eos,)).values()
+    assert (len(done.token_ids), done.finish_reason) == (8, "length")
+
+
+def test_stop_strings_end_a_completion_with_the_token_that_completes_them(served: SimpleNamespace) -> None:
+    given = prompts([3, 7, 5])
+    free = sample(served.session, given, 6, bad_token_ids=(served.eos,), max_new_tokens=30)
+    wanted = " ".join(str(token) for token in list(free["p1", 2].token_ids)[4:6])  # NumberTokenizer writes numbers
+    done = sample(served.session, given, 6, bad_token_ids=(served.eos,), max_new_tokens=30, stop=(wanted,))
+    assert done["p1", 2].finish_reason == "stop" and list(done["p1", 2].token_ids) == list(free["p1", 2].token_ids)[:6]
+    for key, completion in done.items():
+        assert (wanted in completion.text) == (completion.finish_reason == "stop")
+        assert list(completion.token_ids) == list(free[key].token_ids)[: len(completion.token_ids)]
+    assert largest_gap(served.model, given, done) < TOLERANCE
+
+
+def test_stop_tokens_and_banned_tokens(served: SimpleNamespace) -> None:
+    given = prompts([3, 7, 5])
+    first = tokens_of(sample(served.session, given, 8))
+    stop = first["p0", 0][1]
+    done = sample(served.session, given, 8, stop_token_ids=(stop,), max_new_tokens=40)
+    assert all((c.token_ids[-1] in (stop, served.eos)) == (c.finish_reason == "stop") for c in done.values())
+    assert list(done["p0", 0].token_ids) in (first["p0", 0][:1], first["p0", 0][:2])
+    banned = tuple(range(2, 200))
+    done = sample(served.session, given, 8, bad_token_ids=banned)
+    assert not {token for c in done.values() for token in c.token_ids} & set(banned)
+    assert largest_gap(served.model, given, done) < TOLERANCE
+    assert all(a > b for c in done.values() for a, b in zip(c.logprobs, c.raw_logprobs, strict=True))
 
 
 def test_parameters_that_do_not_arrive_are_named(served: SimpleNamespace) -> None:
@@ -221,9 +233,9 @@ def test_the_process_is_left_as_it_was(served: SimpleNamespace) -> None:
 def test_a_head_width_that_vllm_has_no_kernel_for_is_refused() -> None:
     narrow = Tiny(hidden_size=32, heads=4, kv_heads=2, layers=1, context=64).load(LoadContext())
     with pytest.raises(ConfigError, match="width 8"):
-        VLLMSampler().open(context_of(narrow))
+        VLLMSampler().open(context(narrow))
 
 
 def test_several_ranks_are_refused() -> None:
     with pytest.raises(ConfigError, match="one training process"):
-        VLLMSampler().open(context_of(None, world_size=2))
+        VLLMSampler().open(context(None, world_size=2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from array import array
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from delta_lightning.errors import RunError, require
-from delta_lightning.functional.random import stable_hash
+from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
-from delta_lightning.samplers.hf import stop_token_ids
+from delta_lightning.samplers.rows import Row, groups
+from delta_lightning.samplers.stopping import Bans, StopRules, stop_token_ids
 from delta_lightning.samplers.vllm_version import check_version
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
@@ -84,13 +83,14 @@ class VLLMSession(SamplerSession):
 
         model = context.model
         self._options, self._context, self._version = options, context, 0
-        self._stop_ids = list(stop_token_ids(model, context.tokenizer))
+        self._ends = stop_token_ids(model, context.tokenizer)
+        self._vocabulary = int(model.lm_head.weight.shape[0])
         self._names = frozenset(name for name, _ in model.named_parameters())
         embedding = model.get_input_embeddings().weight
         tied = model.config.tie_word_embeddings
         self._tied = next((name for name, value in model.named_parameters() if value is embedding), None) if tied else None
         self._serial = itertools.count()
-        self._running = 0
+        self._running: dict[str, Row] = {}  # the requests of the generator that is being read
         self._engine: Any = start_engine(options, model, context.device)
         self._room = int(self._engine.model_config.max_model_len)
         self.update_weights(0, model.named_parameters())
@@ -98,30 +98,48 @@ class VLLMSession(SamplerSession):
     def generate(
         self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
     ) -> Generator[Completion, None, None]:
-        """Completions as they finish; closing the generator aborts the rest. Raises `RunError`."""
-        self._check(prompts, params)
-        waiting: dict[str, tuple[Prompt, int]] = {}
+        """Completions as they finish; closing the generator aborts the rest.
+
+        Raises `ConfigError` at once for prompts and options that cannot be sampled, and `RunError` where vLLM fails.
+        """
+        self._idle("sampled")
+        if params.temperature < COOLEST:
+            raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
+                              remedy="0.01 is as good as greedy.")  # fmt: skip
+        waiting = groups(prompts, num_completions=num_completions, params=params, seed=seed, context=self._room)
+        tokenizer = self._context.tokenizer
+        stops = StopRules(params, ends=self._ends, tokenizer=tokenizer, vocabulary=self._vocabulary)
+        bans = Bans(params, tokenizer=tokenizer, vocabulary=self._vocabulary)
+        return self._generate([row for entry in waiting for row in entry.rows], params, stops, bans)
+
+    def _generate(
+        self, rows: list[Row], params: SamplingParams, stops: StopRules, bans: Bans
+    ) -> Generator[Completion, None, None]:
+        running: dict[str, Row] = {}
+        self._running = running
         try:
-            for prompt in prompts:
-                for index in range(num_completions):
-                    name = f"sample-{next(self._serial)}"
-                    draws = stable_hash(seed, prompt.id, index, "sample")
-                    self._add(name, prompt.token_ids, self._sampling(name, params, draws))
-                    waiting[name] = (prompt, index)
-                    self._running += 1
-            total = len(waiting)
-            while waiting:
+            for row in rows:
+                name = f"sample-{next(self._serial)}"
+                self._add(name, row.prompt.token_ids, _request(name, row, params, stops, bans))
+                running[name] = row
+            while running:
                 for output in self._step():
-                    prompt, index = waiting.pop(output.request_id)
-                    self._running -= 1
-                    yield self._completion(prompt, index, output, params)
+                    row = running[output.request_id]
+                    stopped = self._extend(row, output) or (bool(stops.strings) and stops.ended(row.tokens))
+                    if not stopped and not output.finished:
+                        continue
+                    if not output.finished:
+                        self._engine.abort_request([output.request_id])
+                    del running[output.request_id]
+                    _add_mass(row, output.request_id, params)
+                    yield row.completion(self._context.tokenizer, stopped=stopped, version=self._version)
                 if self._context.tick is not None:
-                    self._context.tick(total - len(waiting), total)
+                    self._context.tick(len(rows) - len(running), len(rows))
         finally:
-            if waiting:
-                self._engine.abort_request(list(waiting))
-                self._running -= len(waiting)
-                self._forget(waiting)
+            if running and self._engine is not None:
+                self._engine.abort_request(list(running))
+                _forget(running)
+            running.clear()
 
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Log-probabilities at temperature 1 of tokens 1.. of each sequence, by vLLM's forward pass over prompts."""
@@ -133,7 +151,7 @@ class VLLMSession(SamplerSession):
             self._add(name, ids, Request(max_tokens=1, prompt_logprobs=0, detokenize=False, seed=0))
         scored: dict[str, Tensor] = {}
         while len(scored) < len(names):
-            for output in self._step():
+            for output in (one for one in self._step() if one.finished):
                 following = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
                 scored[output.request_id] = torch.tensor([entry[token].logprob for token, entry in following])
         return [scored[name] for name in names]
@@ -171,84 +189,35 @@ class VLLMSession(SamplerSession):
 
     # Requests --------------------------------------------------------------------------------------------------------
 
-    def _check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
-        self._idle("sampled")
-        if params.temperature < COOLEST:
-            raise RunError(f"vLLM samples at temperatures of at least {COOLEST}, not {params.temperature}")
-        for prompt in prompts:
-            length = len(prompt.token_ids)
-            if length == 0:
-                raise RunError(f"prompt {prompt.id} is empty: vLLM needs at least one token")
-            if length + params.max_new_tokens > self._room:
-                raise RunError(
-                    f"prompt {prompt.id} has {length} tokens, which with {params.max_new_tokens} new ones is more than vLLM's "
-                    f"context of {self._room}; raise model.sampler.context or lower model.sampling.max_new_tokens"
-                )
-
     def _idle(self, purpose: str) -> None:
         if self._engine is None:
             raise RunError("the vLLM engine is closed")
         if self._running:
-            raise RunError(f"vLLM cannot be {purpose} while {self._running} completions are being sampled")
-
-    def _sampling(self, name: str, params: SamplingParams, draws: int) -> Any:
-        from vllm import SamplingParams as Request
-        from vllm.sampling_params import RequestOutputKind
-
-        from delta_lightning.samplers.vllm_warp import REQUEST, Cut
-
-        cut = Cut(request=name, options=(("top_p", params.top_p), ("top_k", params.top_k))) if _cuts(params) else None
-        return Request(
-            max_tokens=params.max_new_tokens,
-            temperature=params.temperature,
-            seed=draws,
-            logprobs=0,
-            stop_token_ids=self._stop_ids,
-            ignore_eos=True,  # the stop ids say all there is to say
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args=None if cut is None else {REQUEST: cut},
-        )
+            raise RunError(f"vLLM cannot be {purpose} while {len(self._running)} completions are being sampled")
 
     def _add(self, name: str, token_ids: Sequence[int], request: Any) -> None:
         self._engine.add_request(name, {"prompt_token_ids": list(token_ids)}, request)
 
     def _step(self) -> list[Any]:
-        """One step of the engine: the requests that ended in it."""
+        """One step of the engine: requests that ended in it, or all that gained a token where stop strings are looked for."""
         try:
-            outputs = self._engine.step()
+            return list(self._engine.step())
         except Exception as error:
             raise RunError(f"vLLM failed: {type(error).__name__}: {error}") from error
-        return [output for output in outputs if output.finished]
 
-    def _completion(self, prompt: Prompt, index: int, output: Any, params: SamplingParams) -> Completion:
-        [answer] = output.outputs
-        if answer.finish_reason not in ("stop", "length"):
-            raise RunError(f"vLLM ended a completion of prompt {prompt.id} with {answer.finish_reason!r}")
-        ids = list(answer.token_ids)
-        sampled = [entry[token].logprob for token, entry in zip(ids, answer.logprobs, strict=True)]
-        raw = sampled
-        if _cuts(params):
-            from delta_lightning.samplers.vllm_warp import KeptMass
-
-            kept = KeptMass.take(output.request_id, len(ids))
-            raw = [value + mass for value, mass in zip(sampled, kept, strict=True)]
-        return Completion(
-            prompt_id=prompt.id,
-            sample_index=index,
-            token_ids=array("q", ids),
-            text=self._context.tokenizer.decode(ids, skip_special_tokens=True),
-            finish_reason=answer.finish_reason,
-            version=self._version,
-            logprobs=array("f", sampled),
-            raw_logprobs=array("f", raw),
-        )
-
-    def _forget(self, requests: Iterable[str]) -> None:
-        from delta_lightning.samplers.vllm_warp import KeptMass
-
-        for name in requests:
-            KeptMass.recorded.pop(name, None)
+    def _extend(self, row: Row, output: Any) -> bool:
+        """Adds the tokens that are new; True if the last of them is a stop token."""
+        [part] = output.outputs
+        for token, entry in zip(part.token_ids, part.logprobs, strict=True):
+            value = entry[token].logprob
+            if value != value:
+                raise RunError(f"the model's logits are not finite at token {len(row.tokens)} of a completion; "
+                               "its weights may have diverged")  # fmt: skip
+            row.tokens.append(token)
+            row.logprobs.append(value)
+        if output.finished and part.finish_reason not in ("stop", "length"):
+            raise RunError(f"vLLM ended a completion of prompt {row.prompt.id} with {part.finish_reason!r}")
+        return bool(part.finish_reason == "stop")
 
     def _reload(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         """Layer by layer, into the layouts of vLLM's kernels; its plain `load_weights` fails where layers are repacked."""
@@ -277,5 +246,36 @@ class _Received:
             yield name, tensor.detach()
 
 
-def _cuts(params: SamplingParams) -> bool:
-    return params.top_p < 1 or params.top_k > 0
+def _request(name: str, row: Row, params: SamplingParams, stops: StopRules, bans: Bans) -> Any:
+    """A row's sampling as vLLM's parameters."""
+    from vllm import SamplingParams as Request
+    from vllm.sampling_params import RequestOutputKind
+
+    from delta_lightning.samplers.vllm_warp import REQUEST, Cut
+
+    return Request(
+        max_tokens=row.limit,
+        temperature=params.temperature,
+        seed=row.key,
+        logprobs=0,
+        stop_token_ids=sorted(stops.ids),
+        ignore_eos=True,  # the stop ids say all there is to say
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA if stops.strings else RequestOutputKind.FINAL_ONLY,
+        extra_args={REQUEST: Cut(request=name, params=params, bans=bans)} if params.cuts() else None,
+    )
+
+
+def _add_mass(row: Row, request: str, params: SamplingParams) -> None:
+    """Fills in the raw log-probabilities of a row that has ended."""
+    from delta_lightning.samplers.vllm_warp import KeptMass
+
+    kept = KeptMass.take(request, len(row.tokens)) if params.cuts() else [0.0] * len(row.tokens)
+    row.raw_logprobs.extend(value + mass for value, mass in zip(row.logprobs, kept, strict=True))
+
+
+def _forget(requests: Iterable[str]) -> None:
+    from delta_lightning.samplers.vllm_warp import KeptMass
+
+    for name in requests:
+        KeptMass.recorded.pop(name, None)

@@ -1,4 +1,4 @@
-"""Top-k and top-p inside vLLM by the trainer's own definition, keeping what is needed for the raw log-probabilities."""
+"""Bans, top-k, top-p and min-p inside vLLM, by the trainer's own definition, with the raw log-probabilities kept."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ import torch
 from torch import Tensor
 
 from delta_lightning.functional.sampling import warp_logits
+from delta_lightning.samplers.stopping import Bans
+from delta_lightning.types import SamplingParams
 
 REQUEST = "delta_lightning"  # key of `SamplingParams.extra_args` under which a request carries its `Cut`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What a request cuts away from the distribution.
+    """What a request takes away from the distribution.
 
     Attributes:
-        request: name of the request. options: keyword arguments of `functional.sampling.warp_logits`.
+        request: name of the request. params: its top-p, top-k and min-p. bans: its bad tokens and words, shared by requests
+            of one call, which are cut together.
     """
 
     request: str
-    options: tuple[tuple[str, Any], ...]
+    params: SamplingParams
+    bans: Bans
 
 
 class KeptMass:
     """A logits processor of vLLM that cuts the distribution of requests that carry a `Cut`.
 
-    It records the log of the mass that is left at each token.
-
-    vLLM calls it after the temperature, and reports log-probabilities of what it returns (`processed_logprobs`). The raw
-    log-probability of a sampled token, temperature only, is that number plus the log of the mass kept, exactly; vLLM itself
-    reports one kind or the other. One definition of top-k and top-p also means one distribution in all engines.
+    It records the log of the mass that is left at each token. vLLM calls it after the temperature, and reports
+    log-probabilities of what it returns (`processed_logprobs`). The raw log-probability of a sampled token, temperature only,
+    is that number plus the log of the mass kept, exactly; vLLM itself reports one kind or the other. One definition of bans,
+    top-k, top-p and min-p also means one distribution in all engines.
     """
 
     recorded: ClassVar[dict[str, dict[int, float]]] = {}  # request -> position in the completion -> log of the mass kept
@@ -41,7 +44,7 @@ class KeptMass:
         self._rows: dict[int, tuple[Cut, list[int]]] = {}  # batch row -> its cut, and its tokens so far (vLLM appends)
 
     def is_argmax_invariant(self) -> bool:
-        """The most probable token is always kept."""
+        """True puts it behind the temperature. Bans are not invariant, but nothing is sampled greedily here."""
         return True
 
     def update_state(self, batch_update: Any) -> None:
@@ -56,19 +59,22 @@ class KeptMass:
 
     def apply(self, logits: Tensor) -> Tensor:
         """[rows, V] with the cut rows normalised, -inf where cut."""
-        together: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+        together: dict[int, list[int]] = {}
         for row, (cut, _) in self._rows.items():
-            together.setdefault(cut.options, []).append(row)
-        for options, rows in together.items():
+            together.setdefault(id(cut.bans), []).append(row)
+        for rows in together.values():
+            cuts, tokens = zip(*(self._rows[row] for row in rows), strict=True)
+            params = cuts[0].params
             raw = torch.log_softmax(logits[rows], -1)
-            warped = warp_logits(raw, **dict(options))
-            best = raw.argmax(-1, keepdim=True)
+            allowed = cuts[0].bans.mask(raw, tokens)
+            warped = warp_logits(allowed, top_p=params.top_p, top_k=params.top_k, min_p=params.min_p)
+            warped = torch.log_softmax(warped, -1)  # where only bans cut, nothing is normalised yet
+            best = warped.argmax(-1, keepdim=True)
             kept = (raw - warped).gather(-1, best)[:, 0].tolist()
             logits[rows] = warped
-            for row, mass in zip(rows, kept, strict=True):
-                cut, tokens = self._rows[row]
+            for one, before, mass in zip(cuts, tokens, kept, strict=True):
                 # A row in the middle of its prompt is sampled too, and dropped: position 0 is written again.
-                self.recorded.setdefault(cut.request, {})[len(tokens)] = mass
+                self.recorded.setdefault(one.request, {})[len(before)] = mass
         return logits
 
     @classmethod
