@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from delta_lightning.errors import ConfigError, RunError
+from delta_lightning.interfaces import SamplerContext
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.samplers import HFSampler, VLLMSampler
@@ -236,6 +237,7 @@ def test_a_head_width_that_vllm_has_no_kernel_for_is_refused() -> None:
         VLLMSampler().open(context(narrow))
 
 
-def test_several_ranks_are_refused() -> None:
+def test_several_ranks_on_gpus_are_refused() -> None:
+    several = SamplerContext(model=None, tokenizer=None, device=torch.device("cuda"), world_size=2)
     with pytest.raises(ConfigError, match="one training process"):
-        VLLMSampler().open(context(None, world_size=2))
+        VLLMSampler().open(several)

@@ -28,8 +28,8 @@ class VLLMSampler(Sampler):
 
     Each completion is a request of its own with its own seed, keyed by (seed, prompt id, sample index), so the draws do not
     depend on the order or the company of prompts (the rounding of logits may); the prompts of a group share their cache.
-    Weights are replaced in place and the prefix cache is emptied at each update. Runs on CPUs are tested; nothing of it has
-    run on a GPU yet.
+    Weights are replaced in place and the prefix cache is emptied at each update. Several training ranks, on CPUs only, have an
+    engine each. Nothing of this has run on a GPU yet.
 
     Args:
         dtype: of the engine's weights and arithmetic; "auto" takes the training model's.
@@ -69,8 +69,9 @@ class VLLMSampler(Sampler):
         """Start the engine with the weights that the model has now. Raises `ConfigError`."""
         self.check()
         require(
-            context.world_size == 1, "model.sampler=VLLMSampler", wanted="one training process", got=context.world_size,
-            remedy="Sampling beside several ranks is not possible yet: use HFSampler, or trainer.devices=1.",
+            context.world_size == 1 or context.device.type == "cpu", "model.sampler=VLLMSampler",
+            wanted="one training process on GPUs", got=context.world_size,
+            remedy="vLLM would put every rank's engine on the first GPU: use HFSampler, or trainer.devices=1.",
         )  # fmt: skip
         return VLLMSession(self, context)
 
@@ -184,7 +185,7 @@ class VLLMSession(SamplerSession):
         if self._engine is not None:
             from delta_lightning.samplers.vllm_engine import stop_engine
 
-            stop_engine(self._engine)
+            stop_engine(self._engine, keep_ranks=self._context.world_size > 1)
         self._engine = None
 
     # Requests --------------------------------------------------------------------------------------------------------

@@ -68,9 +68,22 @@ def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
             ) from error  # fmt: skip
 
 
-def stop_engine(engine: Any) -> None:
-    """Free the engine; a process group that was there before it stays."""
-    engine.engine_core.shutdown()
+def stop_engine(engine: Any, *, keep_ranks: bool) -> None:
+    """Free the engine. With `keep_ranks` the default process group, which is the trainer's, stays; vLLM would destroy it."""
+    import torch.distributed as dist
+
+    destroy = dist.destroy_process_group
+
+    def destroy_own(group: Any = None) -> None:
+        if group is not None:
+            destroy(group)
+
+    if keep_ranks:
+        dist.destroy_process_group = destroy_own
+    try:
+        engine.engine_core.shutdown()
+    finally:
+        dist.destroy_process_group = destroy
 
 
 def library_class(module: Any) -> type:
