@@ -237,6 +237,11 @@ def test_a_head_width_that_vllm_has_no_kernel_for_is_refused() -> None:
         VLLMSampler().open(context(narrow))
 
 
+def test_what_vllm_refuses_is_an_error_of_the_config() -> None:
+    with pytest.raises(ConfigError, match=r"a model and options that vLLM can serve, got .*(cache|memory|GiB)"):
+        VLLMSampler(cache_gib=1e-5).open(context(model_of("qwen3")))
+
+
 def test_several_ranks_on_gpus_are_refused() -> None:
     several = SamplerContext(model=None, tokenizer=None, device=torch.device("cuda"), world_size=2)
     with pytest.raises(ConfigError, match="one training process"):

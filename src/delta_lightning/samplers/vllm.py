@@ -39,7 +39,6 @@ class VLLMSampler(Sampler):
         eager: run without compiling and, on GPUs, without CUDA graphs; False starts slower and decodes faster on GPUs.
         cache_gib: memory of the key-value cache on CPUs, GiB.
         memory_share: share of a GPU's memory that vLLM may fill, weights and cache. Not run yet.
-        sleep: give the GPU memory of weights and cache back between rollouts. Not run yet.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -49,7 +48,6 @@ class VLLMSampler(Sampler):
     eager: bool = True
     cache_gib: float = 1.0
     memory_share: float = 0.4
-    sleep: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("context", 0), ("max_sequences", 1)):
@@ -240,11 +238,12 @@ class _Received:
         self.num_bytes = 0
 
     def count(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """The weights, without gradient, counted as they are handed out."""
+        """The weights, without gradient and whole where they are sharded, counted as they are handed out."""
         for name, tensor in weights:
             self.names.add(name)
             self.num_bytes += tensor.numel() * tensor.element_size()
-            yield name, tensor.detach()
+            value = tensor.detach()
+            yield name, value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def _request(name: str, row: Row, params: SamplingParams, stops: StopRules, bans: Bans) -> Any:

@@ -95,7 +95,7 @@ def _memory(options: VLLMSampler, device: torch.device) -> dict[str, Any]:
     if device.type == "cpu":
         # The share is only checked against free memory, since the cache's size is given.
         return {"kv_cache_memory_bytes": int(options.cache_gib * 2**30), "gpu_memory_utilization": 0.05}
-    return {"gpu_memory_utilization": options.memory_share, "enable_sleep_mode": options.sleep}
+    return {"gpu_memory_utilization": options.memory_share}
 
 
 def _check_attention(model: Any, device: torch.device) -> None:
