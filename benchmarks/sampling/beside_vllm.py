@@ -65,7 +65,7 @@ def measure(name: str, family: str, rounds: int) -> dict[str, Any]:
     started = time.perf_counter()
     vllm = VLLMSampler(cache_gib=1.0).open(context)
     started = time.perf_counter() - started
-    proof, book = WeightProof(WeightCheck(), prompts(32), 256, context.tokenizer), MetricBook()
+    proof, book = WeightProof(WeightCheck(), prompts(32), 256), MetricBook()
     updates, probes = [], []
     for version in range(rounds):
         updates.append(proof.deliver(vllm, version, model, book).seconds)

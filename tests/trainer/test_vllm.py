@@ -22,12 +22,13 @@ from delta_lightning.interfaces import SamplerContext
 from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.tiny import Tiny
+from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.samplers import VLLMSampler
 from delta_lightning.samplers.vllm import VLLMSession
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.module import PolicyModule
-from delta_lightning.trainer.weight_check import WeightCheck, WeightProof
+from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, check_text
 from delta_lightning.types import SamplingParams
 from support.cli import Invoke, invoke  # noqa: F401 - a fixture
 from support.copies import first_half, nothing, swapped_layers
@@ -133,9 +134,9 @@ def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     yield from engine(family=request.param)
 
 
-def prove(session: Any, model: Any, tokenizer: Any = None) -> None:
+def prove(session: Any, model: Any) -> None:
     """Two updates with training between them."""
-    proof, book = WeightProof(WeightCheck(), number_prompts(), 128, tokenizer or NumberTokenizer()), MetricBook()
+    proof, book = WeightProof(WeightCheck(), number_prompts(), 128), MetricBook()
     for version in range(2):
         proof.deliver(session, version, model, book)
         proof.probe(session, version, model, book)
@@ -176,17 +177,18 @@ def test_a_tied_head_forgotten_is_caught(served: SimpleNamespace, monkeypatch: p
 
 
 def test_another_tokenizer_is_caught(served: SimpleNamespace) -> None:
-    other = NumberTokenizer()
-    other.decode = lambda ids, skip_special_tokens=True: "other"  # type: ignore[method-assign]
+    params = SamplingParams(max_new_tokens=8)
+    [completion] = served.session.generate(number_prompts(1), num_completions=1, params=params, seed=0)
+    check_text(completion, NumberTokenizer())
     with pytest.raises(RunError, match="do not have the same tokenizer"):
-        prove(served.session, served.model, tokenizer=other)
+        check_text(completion, byte_tokenizer())
 
 
 def test_another_dtype_is_caught_and_can_be_allowed() -> None:
     for served in engine(dtype="bfloat16"):
         with pytest.raises(RunError, match="looks like another dtype"):
             prove(served.session, served.model)
-        proof = WeightProof(WeightCheck(mean_nats=0.05, max_nats=1.0), number_prompts(), 128, NumberTokenizer())
+        proof = WeightProof(WeightCheck(mean_nats=0.05, max_nats=1.0), number_prompts(), 128)
         book = MetricBook()
         proof.deliver(served.session, 3, served.model, book)
         proof.probe(served.session, 3, served.model, book)

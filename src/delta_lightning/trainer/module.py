@@ -46,8 +46,8 @@ from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_bat
 from delta_lightning.trainer.verdicts import VerdictPolicy, stop_if_broken
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.trainer.watchdog import Limits, Watchdog
-from delta_lightning.trainer.weight_check import WeightCheck, WeightProof
-from delta_lightning.types import Need, Prompt, SamplingParams, Statistics
+from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, check_text
+from delta_lightning.types import Completion, Need, Prompt, SamplingParams, Statistics
 from delta_lightning.verifiers.pool import VerifierPool
 
 
@@ -124,6 +124,7 @@ class PolicyModule(pl.LightningModule):
         self.reference: ReferencePolicy | None = None
         self._session: SamplerSession | None = None
         self._proof: WeightProof | None = None
+        self._inspected = False
         self._pool: VerifierPool | None = None
         self._verifier_checked, self._sampling_said = False, False
         self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
@@ -214,19 +215,25 @@ class PolicyModule(pl.LightningModule):
                 self._session = self.sampler.open(context)
         return RolloutTools(
             session=self._session, judge=self._pool, policy=self.verdicts, ranks=ranks, clock=self.clock,
-            progress=self.progress, limits=self.limits, watch=self.watch,
+            progress=self.progress, limits=self.limits, watch=self.watch, inspect=self._inspect,
         )  # fmt: skip
 
     def _sampling(self, done: int, total: int) -> None:
         self.watch.beat()
         self.progress("sampling", done, total)
 
+    def _inspect(self, completion: Completion) -> None:
+        """The first completion shows whether sampler and trainer have the same tokenizer."""
+        if not self._inspected:
+            check_text(completion, self.tokenizer)
+        self._inspected = True
+
     def sync(self, version: int, book: MetricBook) -> None:
         """Hand the policy's weights to the sampler, and have it prove that they arrived. Collective. Raises `RunError`."""
         session = self.tools().session
         if self._proof is None:
             context = getattr(self.policy.config, "max_position_embeddings", None)
-            self._proof = WeightProof(self.weight_check, self.data.train_prompts, context, self.tokenizer)
+            self._proof = WeightProof(self.weight_check, self.data.train_prompts, context)
         with self.clock("sync"), self.watch("updating the sampler's weights", self.limits.sync_seconds):
             self._proof.deliver(session, version, self.policy, book)
             self._proof.probe(session, version, self.policy, book)

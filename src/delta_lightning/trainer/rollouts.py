@@ -47,6 +47,7 @@ class RolloutTools:
     progress: Progress
     limits: Limits = field(default_factory=Limits)
     watch: Watchdog = field(default_factory=Watchdog)
+    inspect: Callable[[Completion], None] = lambda completion: None
 
 
 def collect(
@@ -67,6 +68,7 @@ def collect(
         with closing(sampled):  # an interrupt must give the model back
             for completion in sampled:
                 tools.watch.beat()
+                tools.inspect(completion)
                 group, prompt = groups[completion.prompt_id]
                 key = (call, group, completion.sample_index)
                 answers[key] = (group, prompt, completion)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,10 @@ from delta_lightning.errors import RunError, require
 from delta_lightning.functional.logprobs import chunk_tokens, chunked_head, predicting_states
 from delta_lightning.interfaces import SamplerSession
 from delta_lightning.trainer.metrics import MetricBook
-from delta_lightning.types import Prompt, SamplingParams, SyncReceipt
+from delta_lightning.types import Completion, Prompt, SyncReceipt
 
 HEAD_BUDGET = 1 << 26  # bytes of float32 logits held at a time
-WORDS = 8  # tokens of the completion by which tokenizers are compared
+WORDS, EXCERPT = 8, 60  # tokens and characters that a message shows
 HALF_MEAN, HALF_MAX = 0.05, 1.0  # nats; what is usual with an engine in half precision
 ROUNDING = 4  # an engine that rounds everything differs by at most this many times what rounding the activations makes
 
@@ -55,16 +54,14 @@ class WeightProof:
 
     Args:
         check: what is demanded. prompts: where the probe comes from. context: longest sequence of the model, or None.
-        tokenizer: the trainer's.
     """
 
-    def __init__(self, check: WeightCheck, prompts: Sequence[Prompt], context: int | None, tokenizer: Any) -> None:
-        self._check, self._prompts, self._tokenizer = check, prompts, tokenizer
+    def __init__(self, check: WeightCheck, prompts: Sequence[Prompt], context: int | None) -> None:
+        self._check = check
         length = min(check.tokens, context - 1) if context else check.tokens  # an engine may need room for one new token
         self._probe = probe_sequences(prompts, check.sequences, length)
         self._before: Tensor | None = None  # the trainer's log-probabilities of the probe under the version before
         self._served: tuple[int, Tensor] | None = None  # the version served last, and those log-probabilities
-        self._spoken = False
 
     def deliver(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> SyncReceipt:
         """Hand the policy's weights over and check the receipt. Raises `RunError`."""
@@ -86,7 +83,7 @@ class WeightProof:
 
     @torch.no_grad()
     def probe(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> None:
-        """Compare log-probabilities of the probe, and once the tokenizers. Raises `RunError` with the numbers."""
+        """Compare log-probabilities of the probe. Raises `RunError` with the numbers."""
         if not self._probe:
             return
         ours = torch.cat(trainer_logprobs(policy, self._probe)).double().cpu()
@@ -107,9 +104,6 @@ class WeightProof:
                 f"{check.mean_nats:g} and {check.max_nats:g}. {self._diagnosis(ours, theirs, policy)}"
             )
         self._served = (version, ours)
-        if not self._spoken:
-            self._compare_tokenizers(session)
-        self._spoken = True
 
     def _diagnosis(self, ours: Tensor, theirs: Tensor, policy: Any) -> str:
         gap = float((theirs - ours).abs().mean())
@@ -129,20 +123,16 @@ class WeightProof:
             f"own by {rounding:.3g}."
         )
 
-    def _compare_tokenizers(self, session: SamplerSession) -> None:
-        """Text is what verifiers judge: the sampler's must be the trainer's reading of the tokens, and of the prompt's text."""
-        prompt = next(prompt for prompt in self._prompts if prompt.token_ids)
-        with closing(
-            session.generate([prompt], num_completions=1, params=SamplingParams(max_new_tokens=WORDS), seed=0)
-        ) as sampled:
-            [completion] = sampled
-        ids = list(completion.token_ids)
-        text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        if completion.text != text:
-            raise RunError(
-                f"the sampler reads tokens {ids} as {completion.text!r}, the trainer's tokenizer as {text!r}: "
-                "they do not have the same tokenizer"
-            )
+
+def check_text(completion: Completion, tokenizer: Any) -> None:
+    """Text is what verifiers judge: the sampler's must be the trainer's reading of the tokens. Raises `RunError`."""
+    ids = list(completion.token_ids)
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    if completion.text != text:
+        raise RunError(
+            f"the sampler reads tokens {ids[:WORDS]} ... as {completion.text[:EXCERPT]!r}, the trainer's tokenizer as "
+            f"{text[:EXCERPT]!r}: they do not have the same tokenizer"
+        )
 
 
 def probe_sequences(prompts: Sequence[Prompt], sequences: int, tokens: int) -> list[list[int]]:
