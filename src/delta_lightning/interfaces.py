@@ -162,6 +162,13 @@ class SamplerSession(ABC):
 class Sampler(ABC):
     """Options of an engine; `open` starts it."""
 
+    def check(self) -> Sequence[str]:
+        """Refuse what cannot work on this machine, before anything heavy loads: a package that is missing, or its version.
+
+        Returns lines for people. Raises `ConfigError`.
+        """
+        return ()
+
     @abstractmethod
     def open(self, context: SamplerContext) -> SamplerSession:
         """Start the engine."""

@@ -96,7 +96,7 @@ class AblationModule(PolicyModule):
     def _record(self, request: Request, present: Fingerprint) -> Recording:
         """Sample and judge one rollout step."""
         tools, step = self.tools(), request.step
-        tools.session.update_weights(step, self.policy.named_parameters())
+        self.sync(step, MetricBook())
         groups = self.plan.cut.num_groups
         stream = self.data.stream(step * groups, groups, seed=self.plan.seed)
         batch, micro = make_batch(step, stream, self.parts, self.plan, tools, MetricBook())

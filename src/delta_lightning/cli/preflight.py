@@ -69,6 +69,8 @@ def check_inputs(module: PolicyModule, data: PromptData, *, rank: int, training:
     data.source.check()
     module.progress = Progress.for_rank(rank)
     module.check_verifier()
+    for line in module.sampler.check():
+        module.progress.line(line)
     module.tokenizer = module.backbone.tokenizer()
     data.prepare(module.tokenizer, module.verifier, module.progress)
     if training:

@@ -3,5 +3,6 @@
 from delta_lightning.samplers.hf import HFSampler
 from delta_lightning.samplers.recorded import RecordedSampler
 from delta_lightning.samplers.recording import RecordingSampler
+from delta_lightning.samplers.vllm import VLLMSampler
 
-__all__ = ["HFSampler", "RecordedSampler", "RecordingSampler"]
+__all__ = ["HFSampler", "RecordedSampler", "RecordingSampler", "VLLMSampler"]

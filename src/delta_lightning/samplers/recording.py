@@ -42,6 +42,10 @@ class RecordingSampler(Sampler):
                 remedy="Name another folder; a run that is resumed needs a new one too.",
             )  # fmt: skip
 
+    def check(self) -> Sequence[str]:
+        """What the sampler itself asks of this machine."""
+        return self.sampler.check()
+
     def open(self, context: SamplerContext) -> SamplerSession:
         """The sampler's own session and this rank's file. Raises `ConfigError` if that is there, `RunError` if it fails."""
         writer = TapeWriter(tape_path(self.path, context.rank), {

@@ -45,7 +45,9 @@ from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metr
 from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss, mini_batch_statistics
 from delta_lightning.trainer.verdicts import VerdictPolicy, stop_if_broken
 from delta_lightning.trainer.view import RolloutView
-from delta_lightning.types import Need, Prompt, SamplingParams, Statistics
+from delta_lightning.trainer.watchdog import Limits, Watchdog
+from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, check_text
+from delta_lightning.types import Completion, Need, Prompt, SamplingParams, Statistics
 from delta_lightning.verifiers.pool import VerifierPool
 
 
@@ -66,6 +68,8 @@ class PolicyModule(pl.LightningModule):
         verdicts: what statuses of verdicts do. cache: where hidden states are kept between scoring and credit.
         max_grad_norm: global norm to which gradients are clipped; 0 leaves them.
         refill_rounds: how often prompts whose groups the filters drop are replaced by the next (dynamic sampling); 0: masked.
+        weight_check: what the sampler must prove after each update of its weights.
+        limits: longest silence of each phase that waits for the sampler.
         seed: of every random draw of the run.
     """
 
@@ -95,6 +99,8 @@ class PolicyModule(pl.LightningModule):
         cache: HiddenCache = HiddenCache(),  # noqa: B008
         max_grad_norm: float = 1.0,
         refill_rounds: int = 0,
+        weight_check: WeightCheck = WeightCheck(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -112,10 +118,13 @@ class PolicyModule(pl.LightningModule):
         check_model_config(self.parts, self.plan, max_grad_norm=max_grad_norm)
         self.policy: Any = None
         self.tokenizer: Any = None
+        self.weight_check, self.limits, self.watch = weight_check, limits, Watchdog(limits.grace_seconds)
         self.progress, self.clock = Progress(), PhaseClock()
         self.rollout_book, self.update_book, self.held_out_book = MetricBook(), MetricBook(), MetricBook()
         self.reference: ReferencePolicy | None = None
         self._session: SamplerSession | None = None
+        self._proof: WeightProof | None = None
+        self._inspected = False
         self._pool: VerifierPool | None = None
         self._verifier_checked, self._sampling_said = False, False
         self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
@@ -183,7 +192,7 @@ class PolicyModule(pl.LightningModule):
             self._session.close()
         if self._pool is not None:
             self._pool.close()
-        self._session, self._pool = None, None
+        self._session, self._proof, self._pool = None, None, None
 
     # One rollout step ------------------------------------------------------------------------------------------------
 
@@ -198,19 +207,36 @@ class PolicyModule(pl.LightningModule):
         if self._pool is None:
             self._pool = VerifierPool(self.verifier, workers=self.verdicts.workers, timeout=self.verdicts.timeout_seconds)
         if self._session is None:
-            self._session = self.sampler.open(
-                SamplerContext(
-                    model=self.policy,
-                    tokenizer=self.tokenizer,
-                    device=self.device,
-                    rank=ranks.rank,
-                    world_size=ranks.size,
-                    tick=lambda done, total: self.progress("sampling", done, total),
-                )
-            )
+            context = SamplerContext(
+                model=self.policy, tokenizer=self.tokenizer, device=self.device, rank=ranks.rank, world_size=ranks.size,
+                tick=self._sampling,
+            )  # fmt: skip
+            with self.watch("starting the sampler", self.limits.start_seconds):
+                self._session = self.sampler.open(context)
         return RolloutTools(
-            session=self._session, judge=self._pool, policy=self.verdicts, ranks=ranks, clock=self.clock, progress=self.progress
-        )
+            session=self._session, judge=self._pool, policy=self.verdicts, ranks=ranks, clock=self.clock,
+            progress=self.progress, limits=self.limits, watch=self.watch, inspect=self._inspect,
+        )  # fmt: skip
+
+    def _sampling(self, done: int, total: int) -> None:
+        self.watch.beat()
+        self.progress("sampling", done, total)
+
+    def _inspect(self, completion: Completion) -> None:
+        """The first completion shows whether sampler and trainer have the same tokenizer."""
+        if not self._inspected:
+            check_text(completion, self.tokenizer)
+        self._inspected = True
+
+    def sync(self, version: int, book: MetricBook) -> None:
+        """Hand the policy's weights to the sampler, and have it prove that they arrived. Collective. Raises `RunError`."""
+        session = self.tools().session
+        if self._proof is None:
+            context = getattr(self.policy.config, "max_position_embeddings", None)
+            self._proof = WeightProof(self.weight_check, self.data.train_prompts, context)
+        with self.clock("sync"), self.watch("updating the sampler's weights", self.limits.sync_seconds):
+            self._proof.deliver(session, version, self.policy, book)
+            self._proof.probe(session, version, self.policy, book)
 
     def make_rollouts(self, step: int, drawn: int) -> Buffer:
         """Rollout step `step`, credited and cut into micro-batches; the run has drawn `drawn` prompts before it."""
@@ -218,12 +244,7 @@ class PolicyModule(pl.LightningModule):
         tools = self.tools()
         steps = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else "?"
         self.progress.context(f"step {step + 1}/{steps}")
-        with self.clock("sync"):
-            receipt = tools.session.update_weights(step, self.policy.named_parameters())
-        if receipt.version != step:
-            raise RunError(
-                f"the sampler serves weights of version {receipt.version} after it was given those of version {step}"
-            )
+        self.sync(step, self.rollout_book)
         stream = self.data.stream(drawn, self.plan.cut.num_groups, seed=self.plan.seed)
         reference = None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature)
         buffer = make_experience(step, stream, self.parts, self.plan, self.scorer, tools, self.rollout_book, reference)
@@ -303,6 +324,13 @@ class PolicyModule(pl.LightningModule):
         return statistics
 
     # Held-out evaluation ---------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """The sampler evaluates the weights of now, not those that began the rollout step."""
+        self.policy.eval()
+        loader = self.data.loader
+        used = loader is not None and loader.buffer is not None and loader.position >= len(loader)
+        self.sync(0 if loader is None else loader.step + used, self.held_out_book)
 
     @torch.no_grad()
     def validation_step(self, batch: list[tuple[int, Prompt]], batch_idx: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.verdicts import VerdictPolicy, settled
+from delta_lightning.trainer.watchdog import Limits, Watchdog
 from delta_lightning.types import Completion, Prompt, Rollout, SamplingParams, Status, Verdict
 
 BY_SOURCE = "rollout/accuracy/"
@@ -44,6 +45,9 @@ class RolloutTools:
     ranks: Ranks
     clock: PhaseClock
     progress: Progress
+    limits: Limits = field(default_factory=Limits)
+    watch: Watchdog = field(default_factory=Watchdog)
+    inspect: Callable[[Completion], None] = lambda completion: None
 
 
 def collect(
@@ -56,12 +60,15 @@ def collect(
     call = next(_CALLS)
 
     def verifying(done: int, submitted: int) -> None:
+        tools.watch.beat()  # the sampler may be silent for as long as the verifiers hold it back
         tools.progress("verifying", done, submitted)
 
-    with tools.clock("sample"):
+    with tools.clock("sample"), tools.watch("sampling", tools.limits.sample_seconds):
         sampled = tools.session.generate([p for _, p in prompts], num_completions=completions, params=params, seed=seed)
         with closing(sampled):  # an interrupt must give the model back
             for completion in sampled:
+                tools.watch.beat()
+                tools.inspect(completion)
                 group, prompt = groups[completion.prompt_id]
                 key = (call, group, completion.sample_index)
                 answers[key] = (group, prompt, completion)

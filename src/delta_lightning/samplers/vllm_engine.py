@@ -1,0 +1,163 @@
+"""Starting vLLM inside the trainer's process, and keeping its hands off what is the trainer's."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from delta_lightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from delta_lightning.samplers.vllm import VLLMSampler
+
+# Read by vLLM when it is imported or when an engine starts; what the user has set stays.
+SETTINGS = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer's threads and the verifiers use the same cores
+}
+
+
+def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
+    """A vLLM engine for the architecture of `model`, its weights still random: they come by `reload_weights`.
+
+    Only `config.json` is written, to a temporary folder that is gone when this returns: no file and no second copy holds the
+    weights. Raises `ConfigError` if vLLM refuses the model or the options.
+    """
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine is in this process: weights are handed over, not sent
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    dtype = options.dtype if options.dtype != "auto" else str(next(model.parameters()).dtype).removeprefix("torch.")
+    context = options.context or int(model.config.max_position_embeddings)
+    settings: dict[str, Any] = {
+        "skip_tokenizer_init": True,  # token ids in, token ids out
+        "load_format": "dummy",
+        "dtype": dtype,
+        "max_model_len": context,
+        "max_num_seqs": options.max_sequences,
+        "enable_prefix_caching": options.prefix_caching,
+        "enforce_eager": options.eager,
+        "logprobs_mode": "processed_logprobs",
+        "async_scheduling": False,  # `KeptMass` counts a row's tokens, which an asynchronous step does not know yet
+        "generation_config": "vllm",
+        "seed": 0,
+        "disable_log_stats": True,
+    } | _memory(options, device)
+    with _trainers_own(model), tempfile.TemporaryDirectory(prefix="delta_lightning_vllm_") as folder:
+        from vllm import EngineArgs, LLMEngine
+
+        from delta_lightning.samplers.vllm_warp import logits_processor
+
+        _check_attention(model, device)
+        config = copy.deepcopy(model.config)
+        config.architectures = [library_class(model).__name__]
+        config.save_pretrained(folder)
+        try:
+            return LLMEngine.from_engine_args(EngineArgs(model=folder, logits_processors=[logits_processor()], **settings))
+        except (ValueError, NotImplementedError) as error:  # pydantic's ValidationError is a ValueError
+            raise ConfigError(
+                "model.sampler=VLLMSampler", wanted="a model and options that vLLM can serve", got=_last_line(error),
+                remedy="Change model.sampler's options, or use --model.sampler=HFSampler.",
+            ) from error  # fmt: skip
+
+
+def stop_engine(engine: Any, *, keep_ranks: bool) -> None:
+    """Free the engine. With `keep_ranks` the default process group, which is the trainer's, stays; vLLM would destroy it."""
+    import torch.distributed as dist
+
+    destroy = dist.destroy_process_group
+
+    def destroy_own(group: Any = None) -> None:
+        if group is not None:
+            destroy(group)
+
+    if keep_ranks:
+        dist.destroy_process_group = destroy_own
+    try:
+        engine.engine_core.shutdown()
+    finally:
+        dist.destroy_process_group = destroy
+
+
+def library_class(module: Any) -> type:
+    """The class of `transformers` that a module is, also where sharding made a subclass of it."""
+    return next(cls for cls in type(module).__mro__ if cls.__module__.startswith("transformers."))
+
+
+def _memory(options: VLLMSampler, device: torch.device) -> dict[str, Any]:
+    if device.type == "cpu":
+        # The share is only checked against free memory, since the cache's size is given.
+        return {"kv_cache_memory_bytes": int(options.cache_gib * 2**30), "gpu_memory_utilization": 0.05}
+    return {"gpu_memory_utilization": options.memory_share}
+
+
+def _check_attention(model: Any, device: torch.device) -> None:
+    """vLLM's attention on CPUs knows some widths of heads only, and says so at the first prompt."""
+    if device.type != "cpu":
+        return
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    config = model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if width not in known:
+        raise ConfigError(
+            "model.sampler=VLLMSampler",
+            wanted=f"a model whose heads are {', '.join(map(str, known))} wide, as vLLM needs on CPUs",
+            got=f"width {width}", remedy="Use --model.sampler=HFSampler, or a GPU.",
+        )  # fmt: skip
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")
+
+
+@contextmanager
+def _trainers_own(model: Any) -> Iterator[None]:
+    """Puts back what starting an engine changes in the process.
+
+    Seeds of Python, NumPy and PyTorch; `torch.set_num_threads`, which vLLM turns off on CPUs; environment variables that
+    other processes would inherit (LD_PRELOAD, LOCAL_WORLD_SIZE); and the class of the model's body: for architectures that
+    vLLM runs through `transformers` (Olmo3) it replaces `__init__` and `__call__` of that class, after which the training
+    model of the same class would fail.
+    """
+    import numpy
+
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    threads, environment = torch.set_num_threads, dict(os.environ)
+    body: Any = library_class(model.model)
+    begin, call = body.__init__, body.__call__
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        torch.set_num_threads = threads
+        for name in {*environment, *os.environ}:
+            if name.startswith("VLLM_"):
+                continue
+            if name in environment:
+                os.environ[name] = environment[name]
+            else:
+                del os.environ[name]
+        if body.__call__ is not call:
+            _share_class(body, begin, call)
+
+
+def _share_class(body: Any, begin: Any, call: Any) -> None:
+    """Instances that vLLM made keep its `__call__`; all others, and new ones, are as `transformers` made them."""
+    vllms = body.__call__
+
+    def dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (vllms if "do_not_compile" in vars(self) else call)(self, *args, **kwargs)
+
+    body.__call__, body.__init__ = dispatch, begin

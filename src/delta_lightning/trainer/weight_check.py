@@ -1,0 +1,186 @@
+"""Proof, after each update of the sampler's weights, that it serves the weights that the trainer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from delta_lightning.errors import RunError, require
+from delta_lightning.functional.logprobs import chunk_tokens, chunked_head, predicting_states
+from delta_lightning.interfaces import SamplerSession
+from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.types import Completion, Prompt, SyncReceipt
+
+HEAD_BUDGET = 1 << 26  # bytes of float32 logits held at a time
+WORDS, EXCERPT = 8, 60  # tokens and characters that a message shows
+HALF_MEAN, HALF_MAX = 0.05, 1.0  # nats; what is usual with an engine in half precision
+ROUNDING = 4  # an engine that rounds everything differs by at most this many times what rounding the activations makes
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightCheck:
+    """What the sampler must prove after each update of its weights, whatever engine it is.
+
+    The version that it names, and the numbers of tensors and bytes, must be those that were sent. Then it scores a fixed
+    probe, `sequences` pieces of `tokens` tokens each, cut from the first training prompts set one after another; its
+    log-probabilities at temperature 1 must be the trainer's. A run that fails the proof stops before it samples. What the
+    probe cannot see, such as weights one update old after a very small update, is smaller than the tolerance on these tokens.
+
+    Args:
+        sequences: pieces of the probe; 0 leaves the probe out and compares versions and counts only.
+        tokens: length of each piece, at least 2.
+        mean_nats: largest mean difference of log-probabilities over the probe. The defaults are for engines that compute in
+            float32; with an engine in bfloat16 beside float32 weights 0.05 is usual.
+        max_nats: largest difference at any token; 1.0 is usual in bfloat16.
+    """
+
+    sequences: int = 4
+    tokens: int = 64
+    mean_nats: float = 1e-4
+    max_nats: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name, least in (("sequences", 0), ("tokens", 2), ("mean_nats", 0), ("max_nats", 0)):
+            value = getattr(self, name)
+            require(value >= least, f"weight_check.{name}", wanted=f"at least {least}", got=value, remedy="Raise it.")
+
+
+class WeightProof:
+    """Updates a sampler's weights and holds it to a `WeightCheck`.
+
+    Args:
+        check: what is demanded. prompts: where the probe comes from. context: longest sequence of the model, or None.
+    """
+
+    def __init__(self, check: WeightCheck, prompts: Sequence[Prompt], context: int | None) -> None:
+        self._check = check
+        length = min(check.tokens, context - 1) if context else check.tokens  # an engine may need room for one new token
+        self._probe = probe_sequences(prompts, check.sequences, length)
+        self._before: Tensor | None = None  # the trainer's log-probabilities of the probe under the version before
+        self._served: tuple[int, Tensor] | None = None  # the version served last, and those log-probabilities
+
+    def deliver(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> SyncReceipt:
+        """Hand the policy's weights over and check the receipt. Raises `RunError`."""
+        sent = _Sent(weights_of(policy))
+        receipt = session.update_weights(version, sent)
+        if not sent.exhausted:
+            raise RunError(f"the sampler left weights of version {version} unread after {sent.num_tensors} tensors")
+        if receipt.version != version:
+            raise RunError(
+                f"the sampler serves weights of version {receipt.version} after it was given those of version {version}"
+            )
+        if (receipt.num_tensors, receipt.num_bytes) != (sent.num_tensors, sent.num_bytes):
+            raise RunError(
+                f"the sampler received {receipt.num_tensors} of the {sent.num_tensors} tensors of version {version} "
+                f"({receipt.num_bytes} of {sent.num_bytes} bytes)"
+            )
+        book.maximum("sync/sent_mib", sent.num_bytes / 2**20)
+        return receipt
+
+    @torch.no_grad()
+    def probe(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> None:
+        """Compare log-probabilities of the probe. Raises `RunError` with the numbers."""
+        if not self._probe:
+            return
+        ours = torch.cat(trainer_logprobs(policy, self._probe)).double().cpu()
+        theirs = torch.cat([values.double().cpu() for values in session.logprobs(self._probe)])
+        gap = (theirs - ours).abs()
+        mean, largest = float(gap.mean()), float(gap.max())
+        book.maximum("sync/probe_mean_nats", mean)
+        book.maximum("sync/probe_max_nats", largest)
+        if self._served is not None and self._served[0] != version:  # an evaluation may have served this one already
+            self._before = self._served[1]
+        if self._before is not None:
+            book.maximum("sync/moved_max_nats", float((ours - self._before).abs().max()))
+        check = self._check
+        if not (mean <= check.mean_nats and largest <= check.max_nats):  # also where a number is NaN
+            raise RunError(
+                f"after the update to version {version} the sampler's log-probabilities of {len(gap)} probe tokens differ from "
+                f"the trainer's by {mean:.3g} nats in the mean and {largest:.3g} at most; model.weight_check allows "
+                f"{check.mean_nats:g} and {check.max_nats:g}. {self._diagnosis(ours, theirs, policy)}"
+            )
+        self._served = (version, ours)
+
+    def _diagnosis(self, ours: Tensor, theirs: Tensor, policy: Any) -> str:
+        gap = float((theirs - ours).abs().mean())
+        if self._before is not None and float((theirs - self._before).abs().mean()) < 0.1 * gap:
+            return "They are those of the version before: the sampler still serves stale weights."
+        with torch.autocast(policy.lm_head.weight.device.type, torch.bfloat16):
+            rounded = torch.cat(trainer_logprobs(policy, self._probe)).double().cpu()
+        rounding = float((rounded - ours).abs().mean())
+        if gap < ROUNDING * rounding:
+            return (
+                f"Rounding to bfloat16 changes the trainer's own by {rounding:.3g}, so this looks like another dtype: give the "
+                "sampler the trainer's (dtype: float32), or allow it with "
+                f"--model.weight_check.mean_nats={HALF_MEAN} --model.weight_check.max_nats={HALF_MAX}."
+            )
+        return (
+            "Some parameters did not arrive, or arrived in another's place: rounding to bfloat16 would change the trainer's "
+            f"own by {rounding:.3g}."
+        )
+
+
+def check_text(completion: Completion, tokenizer: Any) -> None:
+    """Text is what verifiers judge: the sampler's must be the trainer's reading of the tokens. Raises `RunError`."""
+    ids = list(completion.token_ids)
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    if completion.text != text:
+        raise RunError(
+            f"the sampler reads tokens {ids[:WORDS]} ... as {completion.text[:EXCERPT]!r}, the trainer's tokenizer as "
+            f"{text[:EXCERPT]!r}: they do not have the same tokenizer"
+        )
+
+
+def probe_sequences(prompts: Sequence[Prompt], sequences: int, tokens: int) -> list[list[int]]:
+    """`sequences` pieces of `tokens` tokens of the prompts set one after another, begun again where they run out."""
+    stream: list[int] = []
+    for prompt in prompts:
+        stream.extend(prompt.token_ids)
+        if len(stream) >= sequences * tokens:
+            break
+    if not stream:
+        return []
+    endless = stream * (-(-sequences * tokens // len(stream)))
+    return [endless[index * tokens : (index + 1) * tokens] for index in range(sequences)]
+
+
+def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
+    """Name and whole value of each parameter, one at a time; a tied head comes once. Collective where they are sharded."""
+    for name, parameter in policy.named_parameters():
+        value = parameter.detach()
+        yield name, value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def trainer_logprobs(policy: Any, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Log-probabilities at temperature 1 of tokens 1.. of each sequence, by the training model. Collective under sharding."""
+    results = []
+    weight_VD = policy.lm_head.weight
+    for ids in sequences:
+        tokens_BT = torch.tensor([list(ids)], device=weight_VD.device)
+        mask_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
+        mask_BT[:, 0] = False
+        hidden_BTD = policy.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
+        chunk = chunk_tokens(weight_VD.shape[0], HEAD_BUDGET)
+        results.append(
+            chunked_head(predicting_states(hidden_BTD, mask_BT), weight_VD, tokens_BT[0, 1:], chunk=chunk).logprobs_N
+        )
+    return results
+
+
+class _Sent:
+    """The weights on their way, counted."""
+
+    def __init__(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        self._weights = iter(weights)
+        self.num_tensors, self.num_bytes, self.exhausted = 0, 0, False
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in self._weights:
+            self.num_tensors += 1
+            self.num_bytes += tensor.numel() * tensor.element_size()
+            yield name, tensor
+        self.exhausted = True
