@@ -163,10 +163,7 @@ class Sampler(ABC):
     """Options of an engine; `open` starts it."""
 
     def check(self) -> Sequence[str]:
-        """Refuse what cannot work on this machine, before anything heavy loads: a package that is missing, or its version.
-
-        Returns lines for people. Raises `ConfigError`.
-        """
+        """Refuse a machine without what the engine needs, before anything loads; lines for people. Raises `ConfigError`."""
         return ()
 
     @abstractmethod
