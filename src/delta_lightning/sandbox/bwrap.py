@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from delta_lightning.sandbox.interpreter import DEVICES, Interpreter, system_view
+from delta_lightning.sandbox.interpreter import DEVICES, STREAMS, Interpreter, system_view
 
 
 def outer(program: str, interpreter: Interpreter, capabilities: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,6 +28,8 @@ def outer(program: str, interpreter: Interpreter, capabilities: tuple[str, ...])
     arguments += ["--proc", "/proc", "--dir", "/dev"]
     for device in DEVICES:
         arguments += ["--dev-bind", device, device]
+    for path, target in STREAMS:
+        arguments += ["--symlink", target, path]
     arguments += ["--dir", "/dev/shm", "--dir", "/tmp"]
     for name, value in ENVIRONMENT.items():
         arguments += ["--setenv", name, value]

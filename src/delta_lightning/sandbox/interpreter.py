@@ -13,6 +13,7 @@ from delta_lightning.errors import ConfigError
 
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin")  # visible read-only; those that are links become links
 PRIVATE = ("/tmp", "/dev/shm")  # each cell has its own
+STREAMS = (("/dev/stdin", "/proc/self/fd/0"), ("/dev/stdout", "/proc/self/fd/1"), ("/dev/fd", "/proc/self/fd"))  # as everywhere
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from delta_lightning.sandbox import seccomp
 from delta_lightning.sandbox.bwrap_user import user_missing
 from delta_lightning.sandbox.inside.kernel import landlock_version
-from delta_lightning.sandbox.interpreter import DEVICES, PRIVATE, Interpreter, system_view
+from delta_lightning.sandbox.interpreter import DEVICES, PRIVATE, STREAMS, Interpreter, system_view
 from delta_lightning.sandbox.lines import NAMESPACES, SYSTEM_CALLS, memory_line, processes_line
 from delta_lightning.sandbox.rung import PROBES, SETGID, SETUID, SYS_ADMIN, Launch, Plan, Rung, counts_own_processes, holds
 from delta_lightning.sandbox.slots import Slot
@@ -39,7 +39,7 @@ class Unshare(Rung):
             "user_namespace": not root,
             "readable": [*system, *interpreter.folders],
             "devices": list(DEVICES),
-            "links": links,
+            "links": [*links, *STREAMS],
         }
         plan = Plan(
             namespaces=True,

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from delta_lightning.sandbox import Limits
 from delta_lightning.types import Status, Verdict
 from delta_lightning.verifiers.code import StdinStdout
 from delta_lightning.verifiers.code.input_judge import agrees
@@ -32,6 +33,7 @@ RIGHT = {
     "exit": ADD + "\nexit()",
     "sys.exit(0)": ADD + "\nimport sys\nsys.exit(0)",
     "at exit": "import atexit\natexit.register(print, sum(map(int, input().split())))",
+    "/dev/stdin": "a, b = map(int, open('/dev/stdin').read().split())\nprint(a + b)",
     "closes its output": ADD + "\nimport sys\nsys.stdout.close()",
     "sys.exit(False)": ADD + "\nimport sys\nsys.exit(False)",
     "does not read all": "print(3)",
@@ -89,6 +91,14 @@ def test_the_limit_is_for_all_inputs_together() -> None:
     assert run(closes, ("", ""), seconds=0.5).status is Status.TIMEOUT
     writes = "while True: print('x', flush=True)"
     assert run(writes, ("", "x"), seconds=3.0).status in (Status.INCORRECT, Status.TIMEOUT)
+
+
+def test_an_input_larger_than_the_disk_leaves_the_disk_empty() -> None:
+    program = "import sys\nprint(len(sys.stdin.read()))\nopen('/tmp/mine', 'w').write('x' * 5000)"
+    verdict = graded(
+        program, {"inputs": ["x" * (2 << 20)], "outputs": [str(2 << 20)]}, StdinStdout(), limits=Limits(disk_mib=1)
+    )
+    assert verdict.status is Status.CORRECT, verdict.reason
 
 
 def test_urgent_bytes_hold_up_nothing() -> None:

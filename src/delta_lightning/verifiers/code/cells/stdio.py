@@ -53,7 +53,11 @@ def _file(content: bytes) -> int:
     """A file, as with `< input`: some programs ask for its size. It has no name once it is open."""
     source = os.open("input", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     os.unlink("input")
-    _write(source, content)
+    try:
+        _write(source, content)
+    except OSError:  # larger than the disk of this cell, which it must not keep filled
+        os.close(source)
+        raise
     os.lseek(source, 0, os.SEEK_SET)
     return source
 
