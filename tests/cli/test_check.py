@@ -185,3 +185,11 @@ def test_the_data_set_of_the_reference_is_named(capsys: pytest.CaptureFixture[st
     assert main(["check", *by_source, "--source=gsm8k"]) == 0, capsys.readouterr().out
     assert main(["check", *by_source]) == 1
     assert "there are gsm8k, got problems of 'example'" in capsys.readouterr().out
+
+
+def test_a_service_that_is_away_breaks_no_law(capsys: pytest.CaptureFixture[str]) -> None:
+    service = "--service.urls=[http://localhost:1/v1/chat/completions]"
+    assert main(["check", "ChatJudge", "--model=x", service]) == 2
+    said = capsys.readouterr()
+    assert "BROKEN" not in said.out
+    assert said.err.startswith("error: remote judge at http://localhost:1/")

@@ -30,7 +30,7 @@ Holds a part to the laws of its seam: detached, finite, the same however the row
 fine on degenerate batches. CLASS is an import path such as my_package.MyAssigner, or a short name such as Delta. Fields that
 are left out keep their defaults. A verifier is tried with what its method examples() gives, or with --reference='{"answer":
 "42"}', as the data would have it, and --source, the data set of that problem.
-Exit code 0: it obeys; 1: a law is broken; 2: there is no such part.
+Exit code 0: it obeys; 1: a law is broken; 2: there is no such part, or it cannot work on this machine.
 """
 
 
@@ -43,6 +43,7 @@ def run(args: Sequence[str]) -> int:
         cls = _named(args[0])
         options, examples = _examples(cls, args[1:])
         part = _built(cls, options)
+        _require_ready(part)
     except ConfigError as error:
         if debugging():
             raise
@@ -56,6 +57,18 @@ def run(args: Sequence[str]) -> int:
     else:
         sys.stdout.write(f"  laws of {seam.__name__} need its engine or data: only the form of the class is checked\n")
     return max(_report(what, step) for what, step in steps)
+
+
+def _require_ready(part: Any) -> None:
+    """A verifier without its library, sandbox or service breaks no law. Raises `ConfigError`."""
+    if not isinstance(part, Verifier):
+        return
+    try:
+        part.check()
+    except ConfigError:
+        raise
+    except Exception:  # noqa: BLE001 -- the laws meet it again and report it
+        return
 
 
 def _report(what: str, step: Callable[[], None]) -> int:
