@@ -70,6 +70,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "GSPO": {"clip_low": 0.02, "clip_high": 0.03},
     "GSPOToken": {"clip_low": 0.02, "clip_high": 0.03},
     "ConstantLength": {"length": 8},
+    "Compose": {"assigners": (Delta(),)},
 }
 
 

@@ -8,7 +8,7 @@ from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.rollouts import rollout_metrics, several_sources
-from delta_lightning.trainer.verdicts import VerdictPolicy, settled, stop_if_broken
+from delta_lightning.trainer.verdicts import VerdictPolicy, component, settled, stop_if_broken
 from delta_lightning.types import Rollout, Status, Verdict
 from support.verdicts import completion_of, prompt_with
 
@@ -37,6 +37,31 @@ def test_each_status(policy: VerdictPolicy, status: Status, reward: float | None
     after = settled(judged(status), policy)
     assert after.counts == (reward is not None)
     assert reward is None or after.verdict.reward == reward
+
+
+def test_a_configured_reward_is_that_of_every_component() -> None:
+    missing = replace(
+        judged(Status.NO_ANSWER), verdict=Verdict(status=Status.NO_ANSWER, reward=0.5, components={"a": 1.0, "b": 0.0})
+    )
+    assert settled(missing, VerdictPolicy()).verdict.components == {"a": 1.0, "b": 0.0}
+    assert settled(missing, VerdictPolicy(no_answer=-1.0)).verdict.components == {"a": -1.0, "b": -1.0}
+    late = settled(judged(Status.TIMEOUT), VerdictPolicy(timeout=-2.0)).verdict
+    assert [component(late, name) for name in "ab"] == [-2.0, -2.0]
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf")])
+def test_a_configured_reward_is_finite(reward: float) -> None:
+    with pytest.raises(ConfigError, match=r"verdicts\.timeout"):
+        VerdictPolicy(timeout=reward)
+    with pytest.raises(ConfigError, match=r"verdicts\.no_answer"):
+        VerdictPolicy(no_answer=reward)
+
+
+def test_a_components_mean_is_over_those_that_have_it() -> None:
+    book = MetricBook()
+    named = replace(judged(Status.CORRECT), verdict=Verdict(status=Status.CORRECT, reward=1.0, components={"form": 0.5}))
+    rollout_metrics(book, [(0, named), (0, judged(Status.CORRECT, 1.0, "another")), (0, judged(Status.TIMEOUT, 0.0))])
+    assert book.take(Ranks())["reward/component/form"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ class GDPO(Whitening):
 
     Mean and std are of the prompt's group; the sum is then centred and divided by sqrt(variance + eps) over the rollout step,
     all prompts and ranks. A reward that is itself a sum hides its parts: a component with a large spread drowns the others.
-    Here each has spread 1 before the weights. The components are those that the verifier names in its verdicts; the scalar
-    reward is not read.
+    Here each has spread 1 before the weights. The components are those that the verifier names in its verdicts. The scalar
+    reward is read only of verdicts that name none beside others that do (a timeout, a data set without components): it stands
+    for each of their components.
 
     A component of equal values in a group (within 1e-6 of their mean) adds exactly 0; so do groups with fewer than two
     verdicts. With tokens counted, the whitening shifts these by the mean of the sums (see `ReinforcePlusPlusBaseline`). Rows

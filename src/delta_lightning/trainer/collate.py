@@ -12,6 +12,7 @@ from delta_lightning.errors import RunError
 from delta_lightning.interfaces import RewardShaping, RolloutFilter
 from delta_lightning.trainer.batching import micro_batches, mini_batch_of, slices
 from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.verdicts import component
 from delta_lightning.types import Rollout, RolloutBatch, with_mask
 
 
@@ -99,7 +100,7 @@ def _batch(rows: Sequence[tuple[int, Rollout]], *, longest: int, completions: in
         if rollout.verdict.token_weights is not None:
             weights[row, start:end] = torch.tensor(list(rollout.verdict.token_weights))
         for column, name in enumerate(columns.components):
-            components[row, column] = rollout.verdict.components.get(name, 0.0)
+            components[row, column] = component(rollout.verdict, name)
     valid = [rollout.counts for _, rollout in rows]
     rewards = torch.tensor([r.verdict.reward if ok else 0.0 for (_, r), ok in zip(rows, valid, strict=True)])
     return RolloutBatch(

@@ -99,7 +99,8 @@ def rollout_metrics(book: MetricBook, rollouts: Sequence[tuple[int, Rollout]]) -
         book.add(f"verdict/{status.value}_share", count, len(rollouts))
     book.add("verdict/left_out_share", len(rollouts) - len(judged), len(rollouts))
     for name in sorted({name for rollout in judged for name in rollout.verdict.components}):
-        book.add(f"reward/component/{name}", sum(r.verdict.components.get(name, 0.0) for r in judged), len(judged))
+        parts = [r.verdict.components[name] for r in judged if name in r.verdict.components]
+        book.add(f"reward/component/{name}", sum(parts), len(parts))
     for name in sorted({name for rollout in judged for name in rollout.verdict.measures}):
         values = [r.verdict.measures[name] for r in judged if name in r.verdict.measures]
         book.add(f"verdict/{name}", sum(values), len(values))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
 
 from delta_lightning.errors import RunError, require
-from delta_lightning.types import Rollout, Status
+from delta_lightning.types import Rollout, Status, Verdict
 
 Item = TypeVar("Item")
 
@@ -55,7 +56,8 @@ class VerdictPolicy:
                     remedy="0 stops at the first one, 1 never stops.")  # fmt: skip
         for name, words in (("no_answer", ("keep", "leave")), ("timeout", ("leave",))):
             value = getattr(self, name)
-            require(not isinstance(value, str) or value in words, f"verdicts.{name}", wanted=" or ".join(("a number", *words)),
+            usable = value in words if isinstance(value, str) else math.isfinite(value)
+            require(usable, f"verdicts.{name}", wanted=" or ".join(("a finite number", *words)),
                     got=value, remedy="Choose one of them.")  # fmt: skip
         require(self.timeout_seconds > 0, "verdicts.timeout_seconds", wanted="more than 0 seconds", got=self.timeout_seconds,
                 remedy="10 suits mathematics.")  # fmt: skip
@@ -80,7 +82,15 @@ def settled(rollout: Rollout, policy: VerdictPolicy) -> Rollout:
     rule: float | str = {Status.NO_ANSWER: policy.no_answer, Status.TIMEOUT: policy.timeout}.get(verdict.status, "keep")
     if rule == "leave":
         return replace(rollout, counts=False)
-    return rollout if isinstance(rule, str) else replace(rollout, verdict=replace(verdict, reward=rule))
+    if isinstance(rule, str):
+        return rollout
+    # What a component was worth went with the verdict's own reward: estimators that read components must see the rule too.
+    return replace(rollout, verdict=replace(verdict, reward=rule, components=dict.fromkeys(verdict.components, rule)))
+
+
+def component(verdict: Verdict, name: str) -> float:
+    """A named part of the reward. A verdict without parts (a timeout, a data set that has none) has its reward in each."""
+    return verdict.components.get(name, 0.0) if verdict.components else verdict.reward
 
 
 def stop_if_broken(rollouts: Sequence[tuple[int, Rollout]], policy: VerdictPolicy, ranks: Gathering) -> None:
