@@ -108,12 +108,13 @@ def _required(message: str, words: Vocabulary) -> str | None:
     match = re.search(r"arguments are required: (.+)", message)
     if match is None:
         return None
-    said = []
+    above, said = KEY.findall(message), []  # the settings that lead to the part that lacks something
     for key in (
         name.strip().removeprefix("fit.").removeprefix("validate.").removeprefix("ablate.")
         for name in match.group(1).split(",")
     ):
-        said.append(f"{key} is required and was not given.{_known(words.hint([key], []))}")
+        known = _known(words.hint([*above, key], CLASS.findall(message)))
+        said.append(f"{'.'.join([*dict.fromkeys(above), key])} is required and was not given.{known}")
     return "\n".join(said)
 
 
