@@ -109,6 +109,8 @@ def same_meaning(gold: str, answer: str, rules: Rules) -> bool:
     if gold_unit != answer_unit and (answer_unit is None or (gold_unit and answer_unit)):
         return False
     gold, answer = _listed(gold), _listed(answer)
+    if not _RELATION.search(answer):
+        gold = _in_order(gold)
     parts = [answer] if _RELATION.search(gold) else _values(_unlabelled(answer))
     return all(_same_value(gold, part, rules) for part in (parts if rules.every_link else parts[-1:]))
 
@@ -120,6 +122,15 @@ def _unlabelled(answer: str) -> str:
         if len(claims) > 1 and all(claims) and len({claim[1] for claim in claims if claim}) == 1:
             return ", ".join(claim[2] for claim in claims if claim)
     return answer
+
+
+def _in_order(gold: str) -> str:
+    """`x = 3, y = 1`, different names, as the tuple `(3, 1)`: values alone must stand in its order; all else as it is."""
+    claims = [_CLAIM.fullmatch(part) for part in _COMMA.split(gold)]
+    found = [claim for claim in claims if claim]
+    if len(found) < 2 or len(found) != len(claims) or len({claim[1] for claim in found}) != len(found):
+        return gold
+    return "(" + ", ".join(claim[2] for claim in found) + ")"
 
 
 def _values(answer: str) -> list[str]:
