@@ -134,7 +134,8 @@ def _verify(settings: Any) -> int:
     if out is not None:
         _require_new(out)
     columns: Mapping[str, str] = settings.columns
-    said = [f"          {line}" for line in verifier.check()]  # first: a library that is missing is said there
+    next(read_answers(file, columns, 1), None)  # a missing file or misspelt column is said before a sandbox is tried
+    said = [f"          {line}" for line in verifier.check()]  # before references: a missing library is said there
     count = check_answers(file, columns, verifier, settings.rows)
     what = f"{count} of {file}, {policy.workers} workers, limit {policy.timeout_seconds:g} s"
     _print(f"verifier  {_named(verifier)}", *said, f"answers   {what}", "")
