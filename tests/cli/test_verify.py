@@ -108,7 +108,7 @@ def test_a_config_of_this_repository(invoke: Invoke, data: Path) -> None:
         ),
         (["--verifier=MathVerifier", "--verifier.max_answer_chars=0"], "max_answer_chars: wanted at least 1"),
         (["--verifier=MathVerifier", "--wrokers=2"], "Did you mean"),
-        (["--verifier=Gate"], "error: verifier.first is required and was not given. Known: BySource, "),
+        (["--verifier=Gate"], "error: verifier.first is required and was not given. Known: "),
         (["--verifier=WeightedSum"], "error: verifier.members is required and was not given."),
         (["--verifier=RemoteVerifier"], "error: verifier.service.urls is required and was not given."),
         (["--verifier=MathVerifier", "--workers=0"], "verdicts.workers: wanted at least 1"),
