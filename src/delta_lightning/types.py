@@ -9,15 +9,15 @@ predicted it). Importing this file does not import torch, so that verifier proce
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from delta_lightning.errors import require
+from delta_lightning.tensor_struct import TensorStruct
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -199,42 +199,6 @@ class SamplingParams:
         """The settings that make the sampled distribution differ from the temperature-scaled one, as `name=value`."""
         neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "bad_words": (), "bad_token_ids": ()}
         return tuple(f"{name}={getattr(self, name)}" for name, value in neutral.items() if getattr(self, name) != value)
-
-
-class TensorStruct:
-    """Mixin for frozen dataclasses of tensors: applies a function to every tensor, nested structs included."""
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """A copy with `function` applied to every tensor field; other fields are kept."""
-        import torch
-
-        changes: dict[str, Any] = {}
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            if isinstance(value, torch.Tensor):
-                changes[item.name] = function(value)
-            elif isinstance(value, TensorStruct):
-                changes[item.name] = value.map(function)
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
-
-    def to(self, device: torch.device | str) -> Self:
-        """A copy on `device`."""
-        return self.map(lambda tensor: tensor.to(device))
-
-    def rows(self, index: slice | Tensor) -> Self:
-        """A copy with only the given rows (dimension 0) of every tensor."""
-        return self.map(lambda tensor: tensor[index])
-
-    def cut(self, length: int) -> Self:
-        """A copy with only the first `length` positions of every field whose name ends in `_BT`."""
-        changes: dict[str, Any] = {}
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            if isinstance(value, TensorStruct):
-                changes[item.name] = value.cut(length)
-            elif item.name.endswith("_BT") and value is not None:
-                changes[item.name] = value[:, :length]
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, kw_only=True)

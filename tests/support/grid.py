@@ -23,6 +23,7 @@ from delta_lightning.interfaces import (
     TokenWeighting,
 )
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.tensor_struct import TensorStruct
 from delta_lightning.testing.laws import concrete_parts
 from delta_lightning.trainer.buffer import Buffer, totals_of
 from delta_lightning.trainer.cache import HiddenCache
@@ -42,7 +43,7 @@ from delta_lightning.trainer.step import (
 )
 from delta_lightning.trainer.verdicts import VerdictPolicy
 from delta_lightning.trainer.view import RolloutView
-from delta_lightning.types import Completion, Need, Prompt, RolloutBatch, SamplingParams, Status, TensorStruct, Verdict
+from delta_lightning.types import Completion, Need, Prompt, RolloutBatch, SamplingParams, Status, Verdict
 from support.covering import Row
 from support.engines import InlineJudge, ScriptedSession
 from support.models import tiny_model

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from delta_lightning.tensor_struct import TensorStruct
 from delta_lightning.trainer.buffer import Buffer
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.types import TensorStruct
 from support.models import tiny_model
 from support.steps import StepSetup, make_buffer
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from delta_lightning.types import Credit, Experience, RolloutBatch, StepTotals, TensorStruct, TokenScores
+from delta_lightning.tensor_struct import TensorStruct
+from delta_lightning.types import Credit, Experience, RolloutBatch, StepTotals, TokenScores
 
 PROMPT = 2
 VOCABULARY = 13

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from delta_lightning.tensor_struct import TensorStruct
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.types import Credit, Experience, RolloutBatch, StepTotals, TensorStruct, with_mask
+from delta_lightning.types import Credit, Experience, RolloutBatch, StepTotals, with_mask
 
 
 @dataclass(frozen=True, kw_only=True)
