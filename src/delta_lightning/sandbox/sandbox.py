@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -181,16 +182,16 @@ class Sandbox:
         }
         read, write = os.pipe2(os.O_CLOEXEC)
         text = os.memfd_create("argument")
-        try:
-            _write(text, argument)
-            numbers = [channel if isinstance(channel, int) else channel.fileno() for channel in channels]
-            outpost.send(order, [write, text, *numbers])
-        except BaseException:
-            os.close(read)
-            raise
-        finally:
-            os.close(write)
-            os.close(text)
+        with ExitStack() as undo:
+            undo.callback(os.close, read)
+            try:
+                _write(text, argument)
+                numbers = [channel if isinstance(channel, int) else channel.fileno() for channel in channels]
+                outpost.send(order, [write, text, *numbers])
+            finally:
+                os.close(write)
+                os.close(text)
+            undo.pop_all()  # it started: the cell reads the pipe from here on
         self._busy[lane] = number
         return Cell(
             report=read,
@@ -217,14 +218,13 @@ class Sandbox:
         Raises:
             RunError: it cannot; the text says why.
         """
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             with self.start(f"{_TRIAL}:run", channels=[], limits=Limits()) as cell:
                 ending = cell.wait(START)
             if ending is None or ending.exit_code != 0:
                 raise RunError(f"the first cell did not run as it should: {ending}")
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _ready(self) -> Outpost:
         """The running zygote; a new one after the last was given up or died."""
@@ -277,13 +277,12 @@ def _enter(rung: Rung, interpreter: Interpreter, drivers: Mapping[str, str], fol
     )
     if isinstance(rung, Landlock):
         rung = replace(rung, own_uid=may_change_uid(interpreter))
-    try:
-        outpost = Outpost.open(rung, slot, groups, interpreter=interpreter, drivers=drivers, folders=folders)
-    except BaseException:
+    with ExitStack() as undo:
+        undo.callback(slot.release)
         for group in groups:
-            group.remove()
-        slot.release()
-        raise
+            undo.callback(group.remove)
+        outpost = Outpost.open(rung, slot, groups, interpreter=interpreter, drivers=drivers, folders=folders)
+        undo.pop_all()  # the outpost holds them from here on
     return rung, outpost
 
 

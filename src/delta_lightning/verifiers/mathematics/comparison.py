@@ -10,6 +10,10 @@ class TooHardError(Exception):
     """The comparison was not tried: it would not come to an end in any useful time. Says nothing about the answer."""
 
 
+class OddFormError(Exception):
+    """The library that compares cannot deal with this answer, though it can with the reference: the answer is wrong."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison(ABC):
     """Compares an answer with the reference, both as written, without their boxes. Nothing in it evaluates text as code."""
@@ -20,6 +24,7 @@ class Comparison(ABC):
 
         Raises:
             TooHardError: where the answer's form is known to explode (towers of powers, huge factorials, deep nesting).
+            OddFormError: where the comparison works for the reference but not for this answer; the text says how it failed.
             Exception: any other is a failure of the comparison, never of the answer.
         """
 

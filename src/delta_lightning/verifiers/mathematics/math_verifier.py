@@ -11,7 +11,7 @@ from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Example, Prompt, Status, Verdict
 from delta_lightning.verifiers.extraction.boxed import after_thinking
 from delta_lightning.verifiers.extraction.extraction import Extraction, LastBox
-from delta_lightning.verifiers.mathematics.comparison import Comparison, TooHardError
+from delta_lightning.verifiers.mathematics.comparison import Comparison, OddFormError, TooHardError
 from delta_lightning.verifiers.mathematics.staged import Staged
 
 
@@ -56,6 +56,8 @@ class MathVerifier(Verifier):
             return self._verdict(prompt.reference, completion.text)
         except TooHardError as reason:
             return Verdict(status=Status.TIMEOUT, reward=0.0, reason=f"not compared: {reason}")
+        except OddFormError as reason:
+            return _incorrect(f"math-verify cannot compare this form with the reference: {reason}"[:300])
         except RecursionError:
             return Verdict(status=Status.TIMEOUT, reward=0.0, reason="not compared: nested too deep")
         except Exception as error:  # noqa: BLE001 -- reported as the status and its reason

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
+from delta_lightning.verifiers.mathematics.comparison import OddFormError
 from delta_lightning.verifiers.mathematics.latex import parsed
 from delta_lightning.verifiers.mathematics.numerals import Numeral, numeral, same_number
 from delta_lightning.verifiers.mathematics.samples import different_in_value
@@ -184,12 +185,12 @@ def _same_value(gold: str, answer: str, rules: Rules) -> bool:
         return bool(compare(left, right))
     except (MemoryError, RecursionError):
         raise
-    except Exception:
+    except Exception as error:  # any kind, from any depth of sympy; reported in the verdict's reason
         # Either the library is broken, which is our failure, or it stumbles over the form of this answer: then it still
         # knows the reference, and the answer is wrong. Else a model could leave the batch with an odd answer.
         if not compare(left, left):
             raise
-        return False
+        raise OddFormError(f"{type(error).__name__}: {error}") from error
 
 
 def _exactly(number: Numeral | None) -> Any:
