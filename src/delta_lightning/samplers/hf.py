@@ -122,9 +122,8 @@ class HFSession(SamplerSession):
 
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
         """The model is shared, so only the version changes; `weights` is exhausted because it may be a collective."""
-        received = [tensor.numel() * tensor.element_size() for _, tensor in weights]
         self._version = version
-        return SyncReceipt(version=version, num_tensors=len(received), num_bytes=sum(received), seconds=0.0)
+        return counted(version, weights)
 
     def close(self) -> None:
         """Nothing to free: the model belongs to the trainer."""
@@ -143,3 +142,9 @@ def probe(context: SamplerContext, token_ids: Sequence[Sequence[int]]) -> list[T
         chunk = chunk_tokens(weight_VD.shape[0], HEAD_BUDGET)
         results.append(chunked_head(predicting_states(hidden, mask_BT), weight_VD, tokens_BT[0, 1:], chunk=chunk).logprobs_N)
     return results
+
+
+def counted(version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
+    """The receipt of a session that needs no weights of its own; reads them all, because that may be a collective."""
+    received = [tensor.numel() * tensor.element_size() for _, tensor in weights]
+    return SyncReceipt(version=version, num_tensors=len(received), num_bytes=sum(received), seconds=0.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
-from delta_lightning.samplers.hf import probe
+from delta_lightning.samplers.hf import counted, probe
 from delta_lightning.samplers.tape import PATTERN, Call, about, calls, fingerprint, plain
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
@@ -122,9 +122,8 @@ class _RecordedSession(SamplerSession):
 
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
         """From now on, completions recorded under `version`; the weights are read and not used."""
-        received = [tensor.numel() * tensor.element_size() for _, tensor in weights]
         self._version = version
-        return SyncReceipt(version=version, num_tensors=len(received), num_bytes=sum(received), seconds=0.0)
+        return counted(version, weights)
 
     def close(self) -> None:
         """Nothing to free."""
