@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from delta_lightning.errors import ConfigError, require
-from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.extraction.boxed import after_thinking
 from delta_lightning.verifiers.remote.exchange import NonsenseError, excerpt
-from delta_lightning.verifiers.remote.reply import at, judged, number, refused_reference, shown, wanted_reference
-from delta_lightning.verifiers.remote.service import Service
+from delta_lightning.verifiers.remote.reply import at, judged, number, shown, wanted_reference
+from delta_lightning.verifiers.remote.service_verifier import ServiceVerifier
 
 _NAMES = ("question", "answer", "reference")
 _PLACE = re.compile(r"\{(" + "|".join(_NAMES) + r")\}")
@@ -34,7 +33,7 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatJudge(Verifier):
+class ChatJudge(ServiceVerifier):
     """A language model reads the answer and ends its reply with a score; the reward is the score on a scale from 0 to 1.
 
     The answer is placed between two marks that hold a hash of it, so that no answer can close them by itself. The score is
@@ -61,7 +60,6 @@ class ChatJudge(Verifier):
         options: further fields of the request, for example {"reasoning_effort": "low"}.
     """
 
-    service: Service
     model: str
     template: str = TEMPLATE
     system: str = SYSTEM
@@ -69,7 +67,6 @@ class ChatJudge(Verifier):
     lowest: float = 0.0
     highest: float = 1.0
     correct_at: float = 1.0
-    fields: Sequence[str] = ("answer",)
     after_think: bool = False
     max_answer_chars: int = 32768
     max_tokens: int = 1024
@@ -110,18 +107,6 @@ class ChatJudge(Verifier):
 
         return judged(ask)
 
-    def reference_fields(self) -> frozenset[str]:
-        """Those that the judge sees."""
-        return frozenset(self.fields)
-
-    def refuse_reference(self, reference: Mapping[str, Any]) -> str | None:
-        """See the seam: it must be JSON."""
-        return refused_reference(reference, self.fields)
-
-    def limit_seconds(self) -> float:
-        """The service's total time."""
-        return self.service.limit_seconds()
-
     def check(self) -> Sequence[str]:
         """Has every address grade one answer. Raises `ConfigError` with the address and what came back."""
         reference = dict.fromkeys(self.fields, "4")
@@ -134,10 +119,6 @@ class ChatJudge(Verifier):
             said = f"gave 2 + 2 = 4 the reward {verdict.reward:g}"
             lines.append(f"judge {self.model} at {url}: {said} in {seconds:.2f} s")
         return lines
-
-    def warm_up(self) -> None:
-        """Read the key and the certificates."""
-        self.service.open()
 
     def _request(self, question: str, answer: str, reference: Mapping[str, Any]) -> dict[str, Any]:
         bare = next(iter(reference.values())) if len(reference) == 1 else reference

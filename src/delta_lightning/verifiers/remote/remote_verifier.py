@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from delta_lightning.errors import require
-from delta_lightning.interfaces import Verifier
 from delta_lightning.types import Completion, Prompt, Status, Verdict
 from delta_lightning.verifiers.remote.exchange import NonsenseError
-from delta_lightning.verifiers.remote.reply import at, judged, number, numbers, refused_reference, shown, wanted_reference
-from delta_lightning.verifiers.remote.service import Service
+from delta_lightning.verifiers.remote.reply import at, judged, number, numbers, shown, wanted_reference
+from delta_lightning.verifiers.remote.service_verifier import ServiceVerifier
 
 _PARTS = ("prompt", "completion", "reference")
 _OWN = {status.value: status for status in Status}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoteVerifier(Verifier):
+class RemoteVerifier(ServiceVerifier):
     """Asks an HTTP service: POST {"prompt", "completion", "reference"}, answer {"status", "reward", "reason"}.
 
     The answer needs a status, a reward, or both. A status is a word of `statuses` or one of ours (correct, incorrect,
@@ -42,8 +41,6 @@ class RemoteVerifier(Verifier):
         probe: reference that is sent once at start, with an empty prompt and completion, to see whether the service works.
     """
 
-    service: Service
-    fields: Sequence[str] = ("answer",)
     request: Mapping[str, str] = field(default_factory=lambda: {name: name for name in _PARTS})
     constants: Mapping[str, Any] = field(default_factory=dict)
     status: str = "status"
@@ -78,18 +75,6 @@ class RemoteVerifier(Verifier):
 
         return judged(ask)
 
-    def reference_fields(self) -> frozenset[str]:
-        """Those that are sent."""
-        return frozenset(self.fields)
-
-    def refuse_reference(self, reference: Mapping[str, Any]) -> str | None:
-        """See the seam: it must be JSON."""
-        return refused_reference(reference, self.fields)
-
-    def limit_seconds(self) -> float:
-        """The service's total time."""
-        return self.service.limit_seconds()
-
     def check(self) -> Sequence[str]:
         """Asks every address once. Raises `ConfigError` with the address and what came back."""
         lines = self.service.lines()
@@ -100,10 +85,6 @@ class RemoteVerifier(Verifier):
                 raise self.service.refusal(url, str(error)) from error
             lines.append(f"remote judge at {url}: answered the probe in {seconds:.2f} s ({verdict.status.value})")
         return lines
-
-    def warm_up(self) -> None:
-        """Read the key and the certificates."""
-        self.service.open()
 
     def _question(self, prompt: str, completion: str, reference: Mapping[str, Any]) -> dict[str, Any]:
         parts = {"prompt": prompt, "completion": completion, "reference": dict(reference)}
