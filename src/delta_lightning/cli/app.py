@@ -15,8 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from delta_lightning.cli import preflight, resume, run_folder, swap
-from delta_lightning.cli.config_files import check_config_files, delta_error, settle
-from delta_lightning.cli.failures import debugging, exit_code, hush_writers, rank, show, storage_message
+from delta_lightning.cli.config_files import check_config_files, settle, told
+from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.cli.quiet import quiet
@@ -243,12 +243,6 @@ def run(args: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted before training began; nothing was saved")
         return 130
-    except Exception as error:
-        known = delta_error(error)
-        folder = Path(os.environ.get(run_folder.VARIABLE, "."))
-        message = str(known) if known is not None else storage_message(error, folder)
-        if message is None or debugging():
-            raise
-        show(message)
-        return exit_code(known or error)
+    except Exception as error:  # noqa: BLE001 -- said in one message, or raised again
+        return told(error, Path(os.environ.get(run_folder.VARIABLE, ".")))
     return 0

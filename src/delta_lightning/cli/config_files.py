@@ -15,7 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from delta_lightning.cli import swap
-from delta_lightning.cli.failures import chain, show
+from delta_lightning.cli.failures import chain, debugging, exit_code, show, storage_message
 from delta_lightning.cli.messages import Vocabulary, explain, nearest
 from delta_lightning.errors import ConfigError, DeltaError
 
@@ -43,6 +43,20 @@ class ShortErrors(ArgumentParser):
 def delta_error(error: BaseException | None) -> DeltaError | None:
     """The error raised on purpose inside what a library wrapped around it."""
     return next((each for each in chain(error) if isinstance(each, DeltaError)), None)
+
+
+def told(error: Exception, folder: Path) -> int:
+    """Say an error made on purpose, or a failure to write, in one message; returns the exit code. Raises what is a bug.
+
+    Args:
+        folder: where the command writes.
+    """
+    known = delta_error(error)
+    message = str(known) if known is not None else storage_message(error, folder)
+    if message is None or debugging():
+        raise error
+    show(message)
+    return exit_code(known or error)
 
 
 def check_config_files(args: Sequence[str]) -> None:

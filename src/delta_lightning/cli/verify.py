@@ -19,8 +19,8 @@ from jsonargparse import ArgumentParser
 
 from delta_lightning.cli import swap
 from delta_lightning.cli.answers import check_answers, read_answers
-from delta_lightning.cli.config_files import ShortErrors, check_config_files, delta_error, settle
-from delta_lightning.cli.failures import debugging, exit_code, show, storage_message
+from delta_lightning.cli.config_files import ShortErrors, check_config_files, settle, told
+from delta_lightning.cli.failures import show
 from delta_lightning.cli.graded import TAIL, Graded, report, share_of
 from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.errors import ConfigError, RunError, require
@@ -56,13 +56,8 @@ def run(args: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted; no verdicts were written")
         return 130
-    except Exception as error:
-        known = delta_error(error)
-        message = str(known) if known is not None else storage_message(error, out.parent)
-        if message is None or debugging():
-            raise
-        show(message)
-        return exit_code(known or error)
+    except Exception as error:  # noqa: BLE001 -- said in one message, or raised again
+        return told(error, out.parent)
 
 
 def _parser() -> ArgumentParser:

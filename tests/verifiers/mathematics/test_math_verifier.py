@@ -196,16 +196,15 @@ def test_labelled_solutions_of_gsm8k(delta_data: Path) -> None:
 
 
 def test_an_answer_that_the_library_stumbles_over_is_wrong_and_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    import math_verify
+    from math_verify import verify
 
-    verify = math_verify.verify
 
     def stumbles(gold: Any, target: Any, **settings: Any) -> bool:
         if gold == target:
             return verify(gold, target, **settings)
         raise KeyError("an odd form")
 
-    monkeypatch.setattr(math_verify, "verify", stumbles)
+    monkeypatch.setattr(symbolic, "_verify", lambda: stumbles)
     verdict = MathVerifier().score(prompt_with("(x+1)^2"), completion_of("\\boxed{x^2+2x+1}"))
     assert verdict.status is Status.INCORRECT
     assert "KeyError: 'an odd form'" in verdict.reason
