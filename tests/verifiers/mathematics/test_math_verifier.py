@@ -198,7 +198,6 @@ def test_labelled_solutions_of_gsm8k(delta_data: Path) -> None:
 def test_an_answer_that_the_library_stumbles_over_is_wrong_and_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     from math_verify import verify
 
-
     def stumbles(gold: Any, target: Any, **settings: Any) -> bool:
         if gold == target:
             return verify(gold, target, **settings)
