@@ -46,6 +46,10 @@ class RecordingSampler(Sampler):
         """What the sampler itself asks of this machine."""
         return self.sampler.check()
 
+    def own_process(self) -> bool:
+        """As the sampler that it wraps."""
+        return self.sampler.own_process()
+
     def open(self, context: SamplerContext) -> SamplerSession:
         """The sampler's own session and this rank's file. Raises `ConfigError` if that is there, `RunError` if it fails."""
         writer = TapeWriter(tape_path(self.path, context.rank), {

@@ -1,38 +1,24 @@
-"""The seams: abstract classes of one or two methods, each with its laws.
-
-A part is a frozen, keyword-only dataclass that subclasses its seam. `tests/contract/` holds every part to the laws below.
-`needs()` is a method and not an attribute: an annotated class attribute on a seam would disable type checks of its parts.
-Importing this file does not import torch, so that verifier processes stay light.
-"""
+"""The seams of the objective: advantage, correction, credit, weighting, loss, penalty and reduction, and what they see."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from delta_lightning.types import (
-    Completion,
     Correction,
     Credit,
-    Example,
     Experience,
     Need,
-    Problem,
-    Prompt,
     RolloutBatch,
-    SamplingParams,
     Statistics,
     StepTotals,
-    SyncReceipt,
     TokenScores,
-    Verdict,
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 NOTHING: frozenset[Need] = frozenset()
@@ -97,152 +83,6 @@ class StepView(Protocol):
     def head(self) -> AbstractContextManager[Head]:
         """The LM head, for parts that declared `Need.HEAD`. Collective under sharding."""
         ...
-
-
-class PromptSource(ABC):
-    """Where problems come from.
-
-    Laws: the same fields give the same problems in the same order; ids are unique; "train" and "held_out" share no problem.
-    """
-
-    @abstractmethod
-    def check(self) -> None:
-        """Refuse a missing or malformed file before anything heavy loads. Raises `ConfigError`."""
-
-    @abstractmethod
-    def problems(self, split: str) -> Sequence[Problem]:
-        """All problems of `split`, "train" or "held_out". Raises `ConfigError` for rows that cannot be used."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerContext:
-    """What a sampler may build its engine from.
-
-    Attributes:
-        model: the training model, a `transformers` causal LM, for engines that sample from it in place.
-        tokenizer: its tokenizer. device: of this rank. rank, world_size: data-parallel.
-        tick: called between decoding steps with (finished, total) completions; it may raise to interrupt.
-    """
-
-    model: Any
-    tokenizer: Any
-    device: torch.device
-    rank: int = 0
-    world_size: int = 1
-    tick: Callable[[int, int], None] | None = None
-
-
-class SamplerSession(ABC):
-    """A running engine.
-
-    Laws: `num_completions` for each prompt, each with its version; `logprobs` are of the distribution really sampled from and
-    `raw_logprobs` match the scorer; requests in flight are drained before weights change; every rank exhausts `weights`;
-    the same prompts, seed and weights give the same completions, whatever the rank or the order of prompts.
-    """
-
-    @abstractmethod
-    def generate(
-        self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
-    ) -> Generator[Completion, None, None]:
-        """Completions in the order in which they finish. The model is the engine's until the generator ends or is closed."""
-
-    @abstractmethod
-    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probabilities (temperature 1) of tokens 1.. of each given sequence: the probe that proves a weight update."""
-
-    @abstractmethod
-    def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
-        """Serve the given weights from now on."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free the engine. May be called twice."""
-
-
-class Sampler(ABC):
-    """Options of an engine; `open` starts it."""
-
-    def check(self) -> Sequence[str]:
-        """Refuse a machine without what the engine needs, before anything loads; lines for people. Raises `ConfigError`."""
-        return ()
-
-    @abstractmethod
-    def open(self, context: SamplerContext) -> SamplerSession:
-        """Start the engine."""
-
-
-class Verifier(ABC):
-    """Judges one completion. Runs in worker processes: it must pickle and must not need torch.
-
-    Laws: same input, same verdict (time-outs and remote judges excepted, and they say so); any string gives a verdict, never
-    an exception; the verifier's own failure is `Status.ERROR`, a service that is away `Status.UNAVAILABLE`, and neither ever
-    a reward of 0.
-    """
-
-    @abstractmethod
-    def score(self, prompt: Prompt, completion: Completion) -> Verdict:
-        """The verdict on one completion."""
-
-    def reference_fields(self) -> frozenset[str]:
-        """Keys of `Prompt.reference` that `score` reads; checked against the data when a run starts."""
-        return frozenset({"answer"})
-
-    def refuse_reference(self, reference: Mapping[str, Any]) -> str | None:
-        """Why this reference cannot be used (an answer that does not parse), or None. Called once a row, at load."""
-        return None
-
-    def check(self) -> Sequence[str]:
-        """Refuse what cannot work on this machine: a package, sandbox or service that is missing.
-
-        Called once, in the trainer's process, before anything heavy loads. Returns lines for people: what it found, and what
-        that guarantees. Raises `ConfigError`.
-        """
-        return ()
-
-    def limit_seconds(self) -> float | None:
-        """Most seconds that the verifier's own time limits allow one `score`, None without any. The pool's must be longer."""
-        return None
-
-    def route(self, source: str) -> Verifier:
-        """What judges the problems of that data set: itself, unless it dispatches by source. Raises `ConfigError` for none."""
-        return self
-
-    def examples(self) -> tuple[Example, ...]:
-        """What `delta-lightning check` tries: one that is CORRECT where that is possible, and one that is not.
-
-        They may depend on the fields. Without any, a reference must be given there.
-        """
-        return ()
-
-    def warm_up(self) -> None:  # noqa: B027 -- a hook, not a duty
-        """Import and build what is heavy. Called once in each worker process, before any time limit runs."""
-
-
-class RewardShaping(ABC):
-    """Changes rewards before anything reads them: a penalty on length, for example.
-
-    Laws: finite, without gradient; rows with `valid_B` False keep 0; permuting rows permutes the result; independent of padding
-    and of the number of ranks.
-    """
-
-    @abstractmethod
-    def rewards(self, batch: RolloutBatch) -> Tensor:
-        """[B], in the dtype of `batch.rewards_B`."""
-
-
-class RolloutFilter(ABC):
-    """Decides which groups and tokens are trained on.
-
-    Laws: never enlarges the mask; idempotent; gives the same decision on any number of ranks.
-    """
-
-    @abstractmethod
-    def keep_groups(self, batch: RolloutBatch) -> Tensor:
-        """[P] bool, in the order of the distinct group ids of this rank, ascending: which prompts to keep."""
-
-    @abstractmethod
-    def apply(self, batch: RolloutBatch) -> RolloutBatch:
-        """The batch with its mask shrunk."""
 
 
 class AdvantageEstimator(ABC):
