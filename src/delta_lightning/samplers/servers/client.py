@@ -34,8 +34,8 @@ class Call:
     """One exchange that another thread may cut off."""
 
     def __init__(self) -> None:
-        self._lock, self._socket, self.cancelled = threading.Lock(), None, False
-        self._socket: socket.socket | None
+        self._lock, self.cancelled = threading.Lock(), False
+        self._socket: socket.socket | None = None
 
     def cancel(self) -> None:
         """Closes the connection: the exchange ends in `ServerError`, and the server drops the request."""
