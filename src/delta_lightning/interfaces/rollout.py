@@ -80,6 +80,9 @@ class SamplerSession(ABC):
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
         """Serve the given weights from now on."""
 
+    def rest(self) -> None:  # noqa: B027 -- a hook, not a duty
+        """Nothing is sampled or scored before the next `update_weights`: an engine may free its memory until then."""
+
     @abstractmethod
     def close(self) -> None:
         """Free the engine. May be called twice."""

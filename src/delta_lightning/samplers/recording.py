@@ -96,6 +96,10 @@ class _RecordingSession(SamplerSession):
         self._version = version
         return self._inner.update_weights(version, weights)
 
+    def rest(self) -> None:
+        """So does the sampler."""
+        self._inner.rest()
+
     def close(self) -> None:
         """Close the sampler."""
         self._inner.close()

@@ -344,7 +344,8 @@ class PolicyModule(pl.LightningModule):
         rollout_metrics(self.held_out_book, rollouts)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out metrics, exact over all ranks."""
+        """Log the held-out metrics, exact over all ranks. The sampler rests until the weights change hands again."""
+        self.tools().session.rest()
         values = several_sources(self.held_out_book.take(Ranks.current()))
         kept = {
             f"held_out/{name.split('/', 1)[1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))

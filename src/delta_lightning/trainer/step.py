@@ -110,6 +110,7 @@ def make_batch(
         stream, tools, book, groups=plan.cut.num_groups, rounds=plan.refill_rounds, completions=plan.completions,
         params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout"), shaping=parts.shaping, filters=parts.filters,
     )  # fmt: skip
+    tools.session.rest()
     batch, micro = judged_batch(rollouts, cut=plan.cut, completions=plan.completions, ranks=tools.ranks)
     batch = shaped(batch, parts.shaping)
     observe_shaping(book, batch, parts.shaping)
