@@ -47,6 +47,7 @@ class SamplerContext:
         tokenizer: its tokenizer. device: of this rank. rank, world_size: data-parallel.
         tick: called between decoding steps with (finished, total) completions; it may raise to interrupt.
         share: one picklable object per rank, on every rank, in rank order. Collective: every rank calls it, in the same order.
+        say: shows people a line that stays.
     """
 
     model: Any
@@ -56,6 +57,7 @@ class SamplerContext:
     world_size: int = 1
     tick: Callable[[int, int], None] | None = None
     share: Callable[[Any], list[Any]] = lambda value: [value]
+    say: Callable[[str], None] = lambda line: None
 
 
 class SamplerSession(ABC):
@@ -75,6 +77,10 @@ class SamplerSession(ABC):
     @abstractmethod
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Log-probabilities (temperature 1) of tokens 1.. of each given sequence: the probe that proves a weight update."""
+
+    def logprobs_by_engine(self, token_ids: Sequence[Sequence[int]]) -> dict[str, list[Tensor]]:
+        """The same by each engine of the session, by its name for people, "" where it has one. Every rank calls it."""
+        return {"": self.logprobs(token_ids)}
 
     @abstractmethod
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:

@@ -91,6 +91,10 @@ class _RecordingSession(SamplerSession):
         """As the sampler gives them; not recorded."""
         return self._inner.logprobs(token_ids)
 
+    def logprobs_by_engine(self, token_ids: Sequence[Sequence[int]]) -> dict[str, list[Tensor]]:
+        """As the sampler gives them; not recorded."""
+        return self._inner.logprobs_by_engine(token_ids)
+
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
         """To the sampler."""
         self._version = version
