@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,12 +48,16 @@ class KeptMass:
         """True puts it behind the temperature. Bans are not invariant, but nothing is sampled greedily here."""
         return True
 
+    def cut(self, extra_args: Mapping[str, Any]) -> Cut | None:
+        """What the extra arguments of a request's sampling parameters say, None where nothing is cut."""
+        return extra_args.get(REQUEST)
+
     def update_state(self, batch_update: Any) -> None:
         """Rows come, go and move between decoding steps."""
         from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
         def added(params: Any, prompt_ids: Any, output_ids: list[int]) -> tuple[Cut, list[int]] | None:
-            cut = (params.extra_args or {}).get(REQUEST)
+            cut = self.cut(params.extra_args or {})
             return None if cut is None else (cut, output_ids)
 
         process_dict_updates(self._rows, batch_update, added)

@@ -1,0 +1,90 @@
+"""The seam of weight transfers: what every way of sending weights to vLLM servers must do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from delta_lightning.samplers.servers.client import Client, ServerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """What became of one update.
+
+    Attributes:
+        names: of the tensors, in order. num_bytes: of the tensors as the trainer holds them. seconds: for all servers.
+        failures: one for each client, in order: why the update did not arrive, or None: the server has loaded what was sent,
+            its receipt says so, and it names the label.
+    """
+
+    names: tuple[str, ...]
+    num_bytes: int
+    seconds: float
+    failures: tuple[ServerError | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the servers hold.
+
+    Attributes:
+        dtype: of their weights; floating-point tensors are cast to it before they are sent.
+        shapes: name -> shape of each tensor that is sent, in order.
+        tied: name of the embedding that is the head too, or None.
+        silence: longest silence, seconds: of a server while it loads, and of the trainer between two tensors.
+    """
+
+    dtype: torch.dtype
+    shapes: Mapping[str, tuple[int, ...]]
+    tied: str | None
+    silence: float
+
+
+class TransferSession(ABC):
+    """An open way to the servers.
+
+    Laws: every update is whole or a failure; `weights` is exhausted whatever happens to the servers; one tensor, or a bounded
+    number of them, is held beside the trainer's own; what arrived is compared with what was sent by names, bytes and checksums.
+    """
+
+    @abstractmethod
+    def send(self, version: int, label: str, weights: Iterable[tuple[str, Tensor]], clients: Sequence[Client]) -> Delivered:
+        """Replace the weights of idle servers; they name `label` as their weight version afterwards.
+
+        Caches are not emptied. Raises `RunError` for what is wrong on the trainer's side.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free ports, files and connections. May be called twice."""
+
+
+class WeightTransfer(ABC):
+    """Options of a way to send weights; `open` makes it ready. Only the first training rank sends."""
+
+    @abstractmethod
+    def backend(self) -> str:
+        """The name that servers are started with (`--weight-transfer-config`)."""
+
+    def check(self) -> None:  # noqa: B027 -- a hook, not a duty
+        """Refuse what cannot work here, before anything loads. Raises `ConfigError`."""
+
+    @abstractmethod
+    def open(self, target: Target) -> TransferSession:
+        """Make ready to send. Raises `ConfigError`."""
+
+
+def first_difference(sent: Mapping[str, int], arrived: Mapping[str, int]) -> str | None:
+    """In what two lists of checksums differ first, for people; None if they agree."""
+    for name, checksum in sent.items():
+        if name not in arrived:
+            return f"{len(sent.keys() - arrived.keys())} of {len(sent)} parameters did not arrive, the first of them {name}"
+        if arrived[name] != checksum:
+            return f"{name} arrived with checksum {arrived[name]:08x} where {checksum:08x} was sent"
+    more = [name for name in arrived if name not in sent]
+    return f"{more[0]} arrived, which was not sent" if more else None
