@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,9 @@ class CopySession:
         context = SamplerContext(model=self.copy, tokenizer=tokenizer, device=torch.device("cpu"))
         self.inner: SamplerSession = HFSampler(threads=1).open(context)
         self.generate, self.logprobs, self.close = self.inner.generate, self.inner.logprobs, self.inner.close
+
+    def logprobs_by_engine(self, token_ids: Sequence[Sequence[int]]) -> dict[str, list[Tensor]]:
+        return {"": self.logprobs(token_ids)}
 
     def update_weights(self, version: int, weights: Weights) -> SyncReceipt:
         sent = [(name, value.clone()) for name, value in weights]
