@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from delta_lightning.cli import preflight
+from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.types import Prompt, Status
@@ -66,7 +67,7 @@ def test_right_and_wrong_answers_of_both_get_their_verdicts(
     with VerifierPool(module.verifier, workers=2, timeout=20.0) as pool:
         for group in chosen:
             for place, problem in enumerate(group):
-                text = data.templates.text(problem)
+                text = data.templates.text(problem, byte_tokenizer())
                 prompt = Prompt(id=problem.id, text=text, token_ids=(1,), source=problem.source, reference=problem.reference)
                 for right, solved in ((True, problem), (False, group[place - 1])):
                     answer = programs.get(solved.id) or f"So \\boxed{{{solved.reference['answer']}}}."
@@ -84,7 +85,7 @@ def test_every_prompt_shows_what_it_asks_for(
     monkeypatch.setattr(preflight, "check_inputs", lambda module, data, *, rank: built.append(data) or exit(0))
     invoke("fit", f"--config={CONFIG}", f"--data.path={delta_data}", f"--run_dir={tmp_path}", *SMALL, small=False)
     for problem in built[0].source.problems("held_out"):
-        text = built[0].templates.text(problem)
+        text = built[0].templates.text(problem, byte_tokenizer())
         assert text.endswith("Answer:") and problem.question in text
         if problem.source == "mbpp":
             assert all(test in text for test in problem.reference["test_list"])

@@ -1,7 +1,8 @@
 """Sources of problems, and what makes prompts of them."""
 
 from delta_lightning.data.arithmetic import Arithmetic
+from delta_lightning.data.chat import Chat
 from delta_lightning.data.mixture import Mixture
 from delta_lightning.data.table import Table
 
-__all__ = ["Arithmetic", "Mixture", "Table"]
+__all__ = ["Arithmetic", "Chat", "Mixture", "Table"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,28 +15,41 @@ BATCH = 1024  # texts tokenized at a time, so that progress shows
 NAMED = 5  # offenders named in a message
 
 
+class PromptTemplate(ABC):
+    """Makes the text of a prompt of a question, where a text with `{question}` in it is not enough.
+
+    Laws: a pure function of the question and the tokenizer; the question is in the text.
+    """
+
+    @abstractmethod
+    def text(self, question: str, tokenizer: Any) -> str:
+        """The prompt, to be tokenized as it stands. Raises `ConfigError` for a tokenizer or question that it cannot use."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Templates:
     """The text around a question, for each data set.
 
     Args:
-        default: `{question}` in it is replaced by the question. by_source: data set -> template, instead of the default.
+        default: in a text, `{question}` is replaced by the question. by_source: data set -> template, instead of the default.
 
     Raises:
-        ConfigError: a template without a place for the question.
+        ConfigError: a text without a place for the question.
     """
 
-    default: str = PLACE
-    by_source: Mapping[str, str] = field(default_factory=dict)
+    default: PromptTemplate | str = PLACE
+    by_source: Mapping[str, PromptTemplate | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_template(self.default)
-        for source, template in self.by_source.items():
-            check_template(template, f"data.templates.{source}")
+        named = {"data.template": self.default} | {f"data.templates.{name}": text for name, text in self.by_source.items()}
+        for setting, template in named.items():
+            if isinstance(template, str):
+                check_template(template, setting)
 
-    def text(self, problem: Problem) -> str:
-        """The prompt's text."""
-        return render(self.by_source.get(problem.source, self.default), problem.question)
+    def text(self, problem: Problem, tokenizer: Any) -> str:
+        """The prompt's text. Raises `ConfigError` where the template cannot make one."""
+        template = self.by_source.get(problem.source, self.default)
+        return render(template, problem.question) if isinstance(template, str) else template.text(problem.question, tokenizer)
 
     def refuse_unknown(self, sources: Sequence[str]) -> None:
         """Refuse a template for a data set that has no problem. Raises `ConfigError`."""
@@ -63,7 +77,7 @@ def render(template: str, question: str) -> str:
 def make_prompts(
     problems: Sequence[Problem],
     tokenizer: Any,
-    template: str | Templates,
+    template: PromptTemplate | str | Templates,
     max_prompt_tokens: int,
     tick: Callable[[int, int], None] | None = None,
 ) -> list[Prompt]:
@@ -71,17 +85,17 @@ def make_prompts(
 
     Args:
         problems: in the order of the result. tokenizer: a `transformers` tokenizer.
-        template: one for all, see `render`, or one for each data set. max_prompt_tokens: longest prompt allowed.
+        template: one for all, or `Templates` with one for each data set. max_prompt_tokens: longest prompt allowed.
         tick: called as (done, total) after each batch.
 
     Raises:
-        ConfigError: the template has no place for the question, or prompts are too long (how many, and the first of them).
+        ConfigError: a template that cannot be used, or prompts that are empty or too long (how many, and the first of them).
     """
-    templates = Templates(default=template) if isinstance(template, str) else template
+    templates = template if isinstance(template, Templates) else Templates(default=template)
     prompts: list[Prompt] = []
     for start in range(0, len(problems), BATCH):
         part = problems[start : start + BATCH]
-        texts = [templates.text(problem) for problem in part]
+        texts = [templates.text(problem, tokenizer) for problem in part]
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         prompts += [
             Prompt(id=problem.id, text=text, token_ids=tuple(ids), source=problem.source, reference=problem.reference)

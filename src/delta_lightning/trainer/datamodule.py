@@ -9,7 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
-from delta_lightning.data.prompts import Templates, make_prompts
+from delta_lightning.data.prompts import PromptTemplate, Templates, make_prompts
 from delta_lightning.data.references import check_references
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.functional.random import stable_hash
@@ -28,7 +28,7 @@ class PromptData(pl.LightningDataModule):
     Args:
         source: where problems come from.
         path: file or folder; shorthand for the source's own `path`.
-        template: text of a prompt; `{question}` is replaced by the question.
+        template: text of a prompt, `{question}` in it is replaced by the question; or a part that makes it, such as `Chat`.
         templates: data set -> template, instead of `template`, where a source mixes several (`Mixture`).
         max_prompt_tokens: longest prompt, tokens; longer ones are refused, with their number.
         held_out_prompts: problems of the held-out split that `validate` uses (all if there are fewer).
@@ -40,12 +40,12 @@ class PromptData(pl.LightningDataModule):
         self,
         source: PromptSource,
         path: str | None = None,
-        template: str = "{question}",
+        template: PromptTemplate | str = "{question}",
         max_prompt_tokens: int = 1024,
         held_out_prompts: int = 256,
         unusable_references: Literal["error", "skip"] = "error",
         shuffle: bool = True,
-        templates: Mapping[str, str] | None = None,
+        templates: Mapping[str, PromptTemplate | str] | None = None,
     ) -> None:
         super().__init__()
         self.source = _with_path(source, path)
@@ -95,7 +95,7 @@ class PromptData(pl.LightningDataModule):
         """(prompt ids, answer ids with end of sequence) of the training problems that carry a worked solution."""
         for problem in self.source.problems("train"):
             if problem.solution is not None:
-                prompt = tokenizer.encode(self.templates.text(problem), add_special_tokens=False)
+                prompt = tokenizer.encode(self.templates.text(problem, tokenizer), add_special_tokens=False)
                 answer = tokenizer.encode(problem.solution, add_special_tokens=False)
                 yield tuple(prompt), (*answer, tokenizer.eos_token_id)
 
