@@ -16,6 +16,7 @@ class NCCLReceiver(NCCLWeightTransferEngine):  # type: ignore[misc]  # vLLM is u
     """The receiving end of `NCCLTransfer`."""
 
     supports_draft_weight_update = False
+    model: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -29,7 +30,8 @@ class NCCLReceiver(NCCLWeightTransferEngine):  # type: ignore[misc]  # vLLM is u
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """vLLM's update, told its version, with the model's `load_weights` overheard."""
         told = dict(update_info)
-        receipt, model = Receipt(int(told.pop("version"))), self.model
+        receipt = Receipt(int(told.pop("version")))
+        model: Any = self.model
         with finished_if_it_fails(self):
             self.model = _Overheard(model, receipt)
             try:

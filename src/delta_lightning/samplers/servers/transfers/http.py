@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -81,7 +82,7 @@ class HTTPSession(TransferSession):
     def _put(self, data: Sequence[bytes | memoryview], streams: Sequence[Stream], work: Round) -> None:
         """Hand the same piece to all; a server that does not take it, or has failed, is cut off and the others go on."""
         for index, stream in enumerate(streams):
-            reason = stream.put(data, seconds=self._target.silence, wanted=lambda index=index: work.running(index))
+            reason = stream.put(data, seconds=self._target.silence, wanted=partial(work.running, index))
             if reason is not None:
                 work.give_up(index, reason)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,15 +34,15 @@ class Target:
 
     Attributes:
         dtype: of their weights; floating-point tensors are cast to it before they are sent.
-        shapes: name -> shape of each tensor that is sent, in order.
         tied: name of the embedding that is the head too, or None.
         silence: longest silence, seconds: of a server while it loads, and of the trainer between two tensors.
+        shapes: name -> shape of each tensor that is sent, in order.
     """
 
     dtype: torch.dtype
-    shapes: Mapping[str, tuple[int, ...]]
     tied: str | None
     silence: float
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class TransferSession(ABC):

@@ -19,7 +19,7 @@ def frame(name: str, tensor: Tensor) -> list[bytes | memoryview]:
     dtype = str(value.dtype).removeprefix("torch.")
     head = json.dumps({"name": name, "dtype": dtype, "shape": list(value.shape)}).encode()
     elements = value.reshape(-1).view(torch.uint8) if value.numel() else torch.empty(0, dtype=torch.uint8)
-    return [struct.pack(">I", len(head)) + head, memoryview(elements.numpy())]
+    return [struct.pack(">I", len(head)) + head, elements.numpy().data]
 
 
 def read_tensors(read_into: Callable[[memoryview], None]) -> Iterator[tuple[str, Tensor]]:
@@ -37,7 +37,7 @@ def read_tensors(read_into: Callable[[memoryview], None]) -> Iterator[tuple[str,
         head = json.loads(_read(read_into, length))
         tensor = torch.empty(head["shape"], dtype=getattr(torch, head["dtype"]))
         if tensor.numel():
-            read_into(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            read_into(tensor.reshape(-1).view(torch.uint8).numpy().data)
         yield head["name"], tensor
 
 
