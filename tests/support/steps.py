@@ -20,7 +20,7 @@ from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.rollouts import RolloutTools
-from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss
+from delta_lightning.trainer.step import Parts, Plan, make_batch, make_experience, micro_batch_loss
 from delta_lightning.trainer.verdicts import VerdictPolicy
 from delta_lightning.types import Prompt, SamplingParams
 from support.engines import InlineJudge, ScriptedSession, parity
@@ -82,9 +82,9 @@ def make_buffer(model: Any, setup: StepSetup, book: MetricBook | None = None) ->
         session=ScriptedSession(), judge=InlineJudge(setup.judge), policy=setup.policy, ranks=ranks, clock=PhaseClock(),
         progress=Progress(),
     )  # fmt: skip
-    return make_experience(
-        0, Numbered(), setup.parts(), plan, setup.scorer(model), tools, book or MetricBook(), setup.reference
-    )
+    parts, book = setup.parts(), book or MetricBook()
+    batch, rows = make_batch(0, Numbered(), parts, plan, tools, book)
+    return make_experience(0, batch, rows, parts, plan, setup.scorer(model), tools, book, setup.reference)
 
 
 def gradients(model: Any, buffer: Buffer, setup: StepSetup) -> tuple[list[dict[str, torch.Tensor]], list[float]]:

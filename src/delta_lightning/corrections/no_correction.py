@@ -17,6 +17,10 @@ class NoCorrection(RolloutCorrection):
     It has no fields.
     """
 
+    def corrects(self) -> bool:
+        """Never."""
+        return False
+
     def correct(self, view: StepView) -> Correction:
         """The mask as weights, float32, and the mask itself."""
         mask_BT = view.batch.loss_mask_BT

@@ -119,6 +119,10 @@ class RolloutCorrection(ABC):
     def correct(self, view: StepView) -> Correction:
         """Weights [B, T] and the mask that is left."""
 
+    def corrects(self) -> bool:
+        """False if it leaves every token as it is, however far sampler and trainer are apart."""
+        return True
+
     def needs(self) -> frozenset[Need]:
         """What the scoring pass must compute."""
         return NOTHING

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, float]
 
-PHASES = ("sample", "verify", "score", "credit", "update", "sync")  # those of a rollout step, in their order
+PHASES = ("sample", "verify", "score", "credit", "update", "sync", "wait")  # those of a rollout step, in their order
 GREY = "0.45"
 
 

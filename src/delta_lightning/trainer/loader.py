@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.ahead import Ahead
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Prompt
@@ -20,10 +21,11 @@ class RolloutLoader:
     Args:
         make: (rollout step number, prompts drawn before it) -> buffer.
         length: micro-batches in a rollout step.
+        ahead: what is sampled ahead; its rollouts are part of the state.
     """
 
-    def __init__(self, make: Callable[[int, int], Buffer], length: int) -> None:
-        self._make, self._length = make, length
+    def __init__(self, make: Callable[[int, int], Buffer], length: int, ahead: Ahead | None = None) -> None:
+        self._make, self._length, self._ahead = make, length, ahead or Ahead()
         self.step, self.position, self.drawn = 0, 0, 0
         self.buffer: Buffer | None = None
 
@@ -41,21 +43,27 @@ class RolloutLoader:
             yield self.buffer.micro_batch(self.position - 1)
 
     def state(self, ranks: Ranks) -> dict[str, Any]:
-        """Step, position, prompts drawn before the step, and all ranks' buffers if the position is inside one. Collective."""
+        """Step, position, prompts drawn before the step; all ranks' buffers if the position is inside one. Collective.
+
+        With `ahead`, what was sampled of the next step that will be made; it is waited for.
+        """
+        ahead = self._ahead.state(self.step + (self.buffer is not None), ranks)
+        more = {} if ahead is None else {"ahead": ahead}
         if self.buffer is None or self.position >= self._length:
             drawn = self.drawn if self.buffer is None else self.buffer.drawn
-            return {"step": self.step + (self.buffer is not None), "position": 0, "drawn": drawn, "buffers": None}
+            return {"step": self.step + (self.buffer is not None), "position": 0, "drawn": drawn, "buffers": None} | more
         buffers = ranks.all_objects(self.buffer.state())
-        return {"step": self.step, "position": self.position, "drawn": self.drawn, "buffers": buffers}
+        return {"step": self.step, "position": self.position, "drawn": self.drawn, "buffers": buffers} | more
 
     def restore(self, state: dict[str, Any], ranks: Ranks) -> None:
-        """The inverse of `state`, buffers in main memory. Raises `ConfigError` for a buffer of another number of ranks."""
+        """The inverse of `state`, in main memory. Raises `ConfigError` for a buffer of another number of ranks."""
         if "drawn" not in state:
             raise ConfigError(
                 "ckpt_path", wanted="a checkpoint that counts the prompts drawn", got="one of an earlier version",
                 remedy="Export its model and begin a new run from it.",
             )  # fmt: skip
         self.step, self.position, self.drawn, self.buffer = state["step"], state["position"], state["drawn"], None
+        self._ahead.restore(state.get("ahead"), ranks)
         buffers = state["buffers"]
         if buffers is None:
             return

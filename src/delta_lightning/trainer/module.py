@@ -30,6 +30,7 @@ from delta_lightning.interfaces import (
 )
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.ahead import Ahead, another_step
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room, sampling_notes
@@ -42,7 +43,7 @@ from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
 from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, several_sources
-from delta_lightning.trainer.step import Parts, Plan, make_experience, micro_batch_loss, mini_batch_statistics
+from delta_lightning.trainer.step import Parts, Plan, make_batch, make_experience, micro_batch_loss, mini_batch_statistics
 from delta_lightning.trainer.verdicts import VerdictPolicy, stop_if_broken
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.trainer.watchdog import Limits, Watchdog
@@ -68,6 +69,8 @@ class PolicyModule(pl.LightningModule):
         verdicts: what statuses of verdicts do. cache: where hidden states are kept between scoring and credit.
         max_grad_norm: global norm to which gradients are clipped; 0 leaves them.
         refill_rounds: how often prompts whose groups the filters drop are replaced by the next (dynamic sampling); 0: masked.
+        one_step_off: sample the next rollout step while this one trains, with the weights that began it; needs a sampler with
+            processes of its own. Each step but the first then trains on completions of the weights one step before.
         weight_check: what the sampler must prove after each update of its weights.
         limits: longest silence of each phase that waits for the sampler.
         seed: of every random draw of the run.
@@ -99,6 +102,7 @@ class PolicyModule(pl.LightningModule):
         cache: HiddenCache = HiddenCache(),  # noqa: B008
         max_grad_norm: float = 1.0,
         refill_rounds: int = 0,
+        one_step_off: bool = False,
         weight_check: WeightCheck = WeightCheck(),  # noqa: B008
         limits: Limits = Limits(),  # noqa: B008
         seed: int = 0,
@@ -116,6 +120,8 @@ class PolicyModule(pl.LightningModule):
         )  # fmt: skip
         self.held_out, self.verdicts, self.max_grad_norm = held_out, verdicts, max_grad_norm
         check_model_config(self.parts, self.plan, max_grad_norm=max_grad_norm)
+        self.ahead = Ahead(one_step_off, limits.grace_seconds)
+        self.ahead.check(sampler)
         self.policy: Any = None
         self.tokenizer: Any = None
         self.weight_check, self.limits, self.watch = weight_check, limits, Watchdog(limits.grace_seconds)
@@ -146,12 +152,12 @@ class PolicyModule(pl.LightningModule):
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
         room = check_room(self.data, self.plan, self.backbone.context_length())
         if not self._sampling_said:  # set up again for every stage
-            for line in [*room, *sampling_notes(self.plan.sampling)]:
+            for line in [*room, *sampling_notes(self.plan.sampling), *self.ahead.notes(self.parts.correction)]:
                 self.progress.line(line)
         self._sampling_said = True
         if stage == "fit":
             check_prompt_count(self.data, self.plan)
-            self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro))
+            self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro, self.ahead))
 
     def check_verifier(self) -> None:
         """Refuse a verifier that cannot work here, and say what it found. Raises `ConfigError`; asks only once."""
@@ -187,7 +193,8 @@ class PolicyModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
 
     def close(self) -> None:
-        """Stop the engines: sampler and verifier processes."""
+        """Stop the engines: sampler and verifier processes, and the thread that uses them."""
+        self.ahead.close(self.progress)
         if self._session is not None:
             self._session.close()
         if self._pool is not None:
@@ -209,7 +216,7 @@ class PolicyModule(pl.LightningModule):
         if self._session is None:
             context = SamplerContext(
                 model=self.policy, tokenizer=self.tokenizer, device=self.device, rank=ranks.rank, world_size=ranks.size,
-                tick=self._sampling, share=ranks.all_objects,
+                tick=self._sampling, share=ranks.all_objects, say=self.progress.line,
             )  # fmt: skip
             with self.watch("starting the sampler", self.limits.start_seconds):
                 self._session = self.sampler.open(context)
@@ -219,8 +226,9 @@ class PolicyModule(pl.LightningModule):
         )  # fmt: skip
 
     def _sampling(self, done: int, total: int) -> None:
-        self.watch.beat()
-        self.progress("sampling", done, total)
+        if not self.ahead.ticked(done, total):
+            self.watch.beat()
+            self.progress("sampling", done, total)
 
     def _inspect(self, completion: Completion) -> None:
         """The first completion shows whether sampler and trainer have the same tokenizer."""
@@ -244,12 +252,20 @@ class PolicyModule(pl.LightningModule):
         tools = self.tools()
         steps = self.trainer.max_epochs if self.trainer.max_epochs and self.trainer.max_epochs > 0 else "?"
         self.progress.context(f"step {step + 1}/{steps}")
+        ready = self.ahead.take(step, tools)
         self.sync(step, self.rollout_book)
         stream = self.data.stream(drawn, self.plan.cut.num_groups, seed=self.plan.seed)
         reference = None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature)
-        buffer = make_experience(step, stream, self.parts, self.plan, self.scorer, tools, self.rollout_book, reference)
+        book = self.rollout_book
+        batch, micro = make_batch(step, stream, self.parts, self.plan, tools, book, ready)
         assert self._pool is not None
-        self.rollout_book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
+        book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
+        self.ahead.observe(book, batch, step)
+        if another_step(step + 1, self.plan.cut.updates, self.trainer.max_epochs, self.trainer.max_steps):
+            following = self.data.stream(stream.drawn, self.plan.cut.num_groups, seed=self.plan.seed)
+            self.ahead.begin(step + 1, following, self.plan, tools)
+        buffer = make_experience(step, batch, micro, self.parts, self.plan, self.scorer, tools, book, reference)
+        self.ahead.forget(step)
         return replace(buffer, metrics=derived(several_sources(self.rollout_book.take(tools.ranks))), drawn=stream.drawn)
 
     # Updates ---------------------------------------------------------------------------------------------------------
@@ -296,6 +312,7 @@ class PolicyModule(pl.LightningModule):
         values["update/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         last = batch.index + 1 == self.plan.cut.updates * self.plan.cut.micro
         if last:
+            self.ahead.wait(self.clock, self.progress)  # in this step's time: evaluation and checkpoint would wait too
             values |= self._buffer().metrics | {f"seconds/{name}": value for name, value in self.clock.take().items()}
         self.log_dict(values)
 
@@ -327,6 +344,7 @@ class PolicyModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """The sampler evaluates the weights of now, not those that began the rollout step."""
+        self.ahead.wait(self.clock, self.progress)  # one user of sampler and verifiers at a time
         self.policy.eval()
         loader = self.data.loader
         used = loader is not None and loader.buffer is not None and loader.position >= len(loader)

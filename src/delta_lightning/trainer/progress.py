@@ -44,6 +44,10 @@ class Progress:
     def __call__(self, phase: str, done: int, total: int, note: str = "") -> None:
         """Show `phase: done/total note`; cheap to call often."""
         self.guard()
+        self.show(phase, done, total, note)
+
+    def show(self, phase: str, done: int, total: int, note: str = "") -> None:
+        """The same where the run cannot stop: it is not interrupted in here."""
         if self._stream is None:
             return
         now = time.monotonic()
@@ -71,11 +75,22 @@ class Progress:
         self._stream.flush()
 
 
-class PhaseClock:
-    """Seconds per phase. On a GPU a phase ends when its kernels have."""
+def kernels_done() -> None:
+    """Wait for the kernels of this thread's GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
-    def __init__(self) -> None:
+
+class PhaseClock:
+    """Seconds per phase.
+
+    Args:
+        settle: called at the end of a phase: on a GPU it ends when its kernels have.
+    """
+
+    def __init__(self, settle: Callable[[], None] = kernels_done) -> None:
         self._seconds: dict[str, float] = {}
+        self._settle = settle
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -84,8 +99,7 @@ class PhaseClock:
         try:
             yield
         finally:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            self._settle()
             self.add(phase, time.perf_counter() - start)
 
     def add(self, phase: str, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -10,9 +10,13 @@ import torch
 from delta_lightning.interfaces import RewardShaping, RolloutFilter
 from delta_lightning.trainer.collate import Cut, filtered, judged_batch, shaped
 from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics
 from delta_lightning.trainer.verdicts import stop_if_broken
 from delta_lightning.types import Prompt, Rollout, SamplingParams
+
+# (this rank's prompts of a first round with their group ids, completions of each) -> their judged rollouts
+Ready = Callable[[Sequence[tuple[int, Prompt]], int], list[tuple[int, Rollout]]]
 
 
 class PromptStream(Protocol):
@@ -35,12 +39,14 @@ def fill(
     seed: int,
     shaping: Sequence[RewardShaping],
     filters: Sequence[RolloutFilter],
+    ready: Ready | None = None,
 ) -> list[tuple[int, Rollout]]:
     """Judged rollouts of this rank for the step's `groups` group ids. Collective.
 
     A group that the filters do not keep is sampled again with the next prompt, `rounds` times at most; group ids stay where
     they are, so mini-batches and ranks are those of a step without refill. What is still not kept after the last round stays
-    in the step, for the filters to mask. Metrics count every completion that was sampled, dropped ones too.
+    in the step, for the filters to mask. Metrics count every completion that was sampled, dropped ones too. `ready` gives the
+    first round where it was sampled ahead; what replaces dropped groups is sampled now.
     """
     ranks = tools.ranks
     latest: dict[int, list[tuple[int, Rollout]]] = {}
@@ -50,8 +56,11 @@ def fill(
         prompts = stream.take(len(missing))
         if not prompts:
             break
-        mine = [(group, prompt) for group, prompt in zip(missing, prompts, strict=False) if group % ranks.size == ranks.rank]
-        fresh = collect(mine, tools, completions=completions, params=params, seed=seed)
+        mine = share(missing, prompts, ranks)
+        if ready is not None and used == 0:
+            fresh = ready(mine, completions)
+        else:
+            fresh = collect(mine, tools, completions=completions, params=params, seed=seed)
         stop_if_broken(fresh, tools.policy, ranks)
         rollout_metrics(book, fresh)
         for group, _ in mine:
@@ -66,6 +75,11 @@ def fill(
     book.maximum("rollout/prompts_drawn", drawn)
     book.maximum("rollout/refill_rounds", used - 1)
     return [item for group in sorted(latest) for item in latest[group]]
+
+
+def share(groups: Sequence[int], prompts: Sequence[Prompt], ranks: Ranks) -> list[tuple[int, Prompt]]:
+    """The groups of this rank with their prompts; there may be fewer prompts than groups."""
+    return [(group, prompt) for group, prompt in zip(groups, prompts, strict=False) if group % ranks.size == ranks.rank]
 
 
 def _kept(

@@ -1,7 +1,8 @@
 """One training step, top to bottom. Start reading here.
 
-A rollout step samples completions, judges them and turns them into an `Experience` (`make_experience`), which is then trained
-on for several optimiser steps, each the sum of its micro-batches (`micro_batch_loss`). Nothing here knows a concrete part.
+A rollout step samples completions and judges them (`make_batch`), turns them into an `Experience` (`make_experience`), and
+trains on it for several optimiser steps, each the sum of its micro-batches (`micro_batch_loss`). Nothing here knows a concrete
+part.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut, filtered, judged_batch, shaped
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import observe_correction, observe_experience, observe_mismatch, observe_shaping
-from delta_lightning.trainer.refill import PromptStream, fill
+from delta_lightning.trainer.refill import PromptStream, Ready, fill
 from delta_lightning.trainer.rollouts import RolloutTools
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import (
@@ -80,9 +81,38 @@ class Plan:
     refill_rounds: int = 0
 
 
-def make_experience(
+def make_batch(
     step: int,
     stream: PromptStream,
+    parts: Parts,
+    plan: Plan,
+    tools: RolloutTools,
+    book: MetricBook,
+    ready: Ready | None = None,
+) -> tuple[RolloutBatch, list[slice]]:
+    """The next prompts of the stream -> sampled, judged, shaped and filtered rollouts of this rank, rows of each micro-batch.
+
+    `ready` has the first of them where they were sampled ahead.
+    """
+    rollouts = fill(
+        stream, tools, book, groups=plan.cut.num_groups, rounds=plan.refill_rounds, completions=plan.completions,
+        params=plan.sampling, seed=rollout_seed(plan, step), shaping=parts.shaping, filters=parts.filters, ready=ready,
+    )  # fmt: skip
+    batch, micro = judged_batch(rollouts, cut=plan.cut, completions=plan.completions, ranks=tools.ranks)
+    batch = shaped(batch, parts.shaping)
+    observe_shaping(book, batch, parts.shaping)
+    return filtered(batch, parts.filters), micro
+
+
+def rollout_seed(plan: Plan, step: int) -> int:
+    """The seed of every draw of rollout step `step`."""
+    return stable_hash(plan.seed, step, "rollout")
+
+
+def make_experience(
+    step: int,
+    batch: RolloutBatch,
+    micro: list[slice],
     parts: Parts,
     plan: Plan,
     scorer: Scorer,
@@ -90,8 +120,7 @@ def make_experience(
     book: MetricBook,
     reference: Scorer | None = None,
 ) -> Buffer:
-    """The next prompts of the stream -> credited micro-batches of this rank, all under theta_old."""
-    batch, micro = make_batch(step, stream, parts, plan, tools, book)
+    """The batch -> credited micro-batches of this rank, all under theta_old."""
     scored = score_batch(
         step, batch.to(scorer.device), micro, parts, plan, scorer, tools, book, needs=parts.rollout_needs(), reference=reference
     )
@@ -100,21 +129,6 @@ def make_experience(
     observe_experience(book, experience, scored.view)
     totals = totals_of(experience, micro, per_update=plan.cut.micro, ranks=tools.ranks)
     return Buffer(step=step, experience=experience, micro=micro, totals=totals)
-
-
-def make_batch(
-    step: int, stream: PromptStream, parts: Parts, plan: Plan, tools: RolloutTools, book: MetricBook
-) -> tuple[RolloutBatch, list[slice]]:
-    """Sampled, judged, shaped and filtered rollouts of this rank, and the rows of each micro-batch."""
-    rollouts = fill(
-        stream, tools, book, groups=plan.cut.num_groups, rounds=plan.refill_rounds, completions=plan.completions,
-        params=plan.sampling, seed=stable_hash(plan.seed, step, "rollout"), shaping=parts.shaping, filters=parts.filters,
-    )  # fmt: skip
-    tools.session.rest()
-    batch, micro = judged_batch(rollouts, cut=plan.cut, completions=plan.completions, ranks=tools.ranks)
-    batch = shaped(batch, parts.shaping)
-    observe_shaping(book, batch, parts.shaping)
-    return filtered(batch, parts.filters), micro
 
 
 @dataclass(frozen=True, kw_only=True)

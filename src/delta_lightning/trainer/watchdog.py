@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from delta_lightning.errors import RunError, require
 
@@ -47,6 +47,12 @@ class _Expired(BaseException):
     """Raised inside a phase that has been silent for too long; no `except Exception` in its way may swallow it."""
 
 
+def end_process(code: int) -> None:
+    """Without cleaning up, since something in it hangs."""
+    _say("the process ends")
+    os._exit(code)
+
+
 class Watchdog:
     """Watches phases of this thread: `with watchdog("sampling", 600): ...`, and `beat()` at each sign of life.
 
@@ -55,10 +61,10 @@ class Watchdog:
     ends after `grace` seconds.
 
     Args:
-        grace: seconds between the error and the end of the process. end: ends the process.
+        grace: seconds between the error and the last resort. end: that last resort, given an exit code; ends the process.
     """
 
-    def __init__(self, grace: float = 60.0, end: Callable[[int], NoReturn] = os._exit) -> None:
+    def __init__(self, grace: float = 60.0, end: Callable[[int], None] = end_process) -> None:
         self._grace, self._end = grace, end
         self._beaten = time.monotonic()
 
@@ -106,7 +112,7 @@ class _Watch:
         with self._lock:
             self._over.set()
             if self.fired and self._watched != threading.main_thread().ident:
-                _raise_in(self._watched, None)  # takes back what has not been raised yet
+                raise_in(self._watched, None)
 
     def _fire(self) -> None:
         with self._lock:
@@ -117,9 +123,9 @@ class _Watch:
             if self._watched == threading.main_thread().ident:
                 signal.pthread_kill(self._watched, SIGNAL)
             else:
-                _raise_in(self._watched, _Expired)
+                raise_in(self._watched, _Expired)
         if not self._over.wait(self._dog._grace):
-            _say(f"{self._phase}: stuck for {self._dog._grace:g} s more where Python cannot be interrupted; the process ends")
+            _say(f"{self._phase}: stuck for {self._dog._grace:g} s more where Python cannot be interrupted")
             self._dog._end(1)
 
 
@@ -140,7 +146,8 @@ def _signalled() -> Iterator[None]:
         signal.signal(SIGNAL, before)
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+def raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Raise it at the thread's next line of Python; None takes back what has not been raised yet."""
     value = None if error is None else ctypes.py_object(error)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)
 
