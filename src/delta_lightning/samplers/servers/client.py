@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+CONNECT_SECONDS = 10.0  # longest wait for a connection, however long the answer may take
 SHOWN = 300  # characters of an answer that a reason shows
 MOST_BYTES = 1 << 28  # of one answer, and of one line of a stream
 _EVENT = b"data:"
@@ -116,9 +117,9 @@ class Client:
     ) -> Iterator[http.client.HTTPResponse]:
         host, port, limit = self._parts.hostname or "", self._parts.port, timeout or self.timeout
         if self._tls is None:
-            connection = http.client.HTTPConnection(host, port, timeout=limit)
+            connection = http.client.HTTPConnection(host, port, timeout=min(limit, CONNECT_SECONDS))
         else:
-            connection = http.client.HTTPSConnection(host, port, timeout=limit, context=self._tls)
+            connection = http.client.HTTPSConnection(host, port, timeout=min(limit, CONNECT_SECONDS), context=self._tls)
         headers = {"Accept-Encoding": "identity", "Connection": "close"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -127,6 +128,7 @@ class Client:
             body = body if isinstance(body, bytes) else json.dumps(body, allow_nan=False).encode()
         with contextlib.closing(connection), contextlib.ExitStack() as stack:
             connection.connect()
+            connection.sock.settimeout(limit)
             if call is not None:
                 stack.callback(call.attach, None)
                 call.attach(connection.sock)

@@ -1,0 +1,320 @@
+"""A sampler session whose engines are vLLM servers."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from delta_lightning.errors import ConfigError, RunError
+from delta_lightning.interfaces import SamplerContext, SamplerSession
+from delta_lightning.samplers.rows import Row, groups
+from delta_lightning.samplers.servers.client import Client, ServerError, excerpt
+from delta_lightning.samplers.servers.fleet import Fleet
+from delta_lightning.samplers.servers.inspection import Facts, compare, inspect
+from delta_lightning.samplers.servers.question import Question, score, served_label
+from delta_lightning.samplers.servers.rpc import FORGET_MASS, ask_workers
+from delta_lightning.samplers.servers.server import Handle, Server
+from delta_lightning.samplers.servers.starting import started
+from delta_lightning.samplers.servers.together import first_does
+from delta_lightning.samplers.servers.transfers import Target, TransferSession
+from delta_lightning.samplers.stopping import Bans, StopRules, stop_token_ids
+from delta_lightning.samplers.vllm import COOLEST
+from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
+
+if TYPE_CHECKING:
+    from delta_lightning.samplers.vllm_server import VLLMServerSampler
+
+AT_ONCE = 8  # probe sequences asked of a server at a time
+DRAIN_SECONDS = 30.0  # in which a server must have dropped requests that were cut off
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What rank 0 found, for all ranks: the run's name, and each server's address with what it is."""
+
+    run: str
+    servers: tuple[tuple[str, Facts], ...]
+
+
+@dataclass(frozen=True)
+class _Updated:
+    """What became of an update, for all ranks: the receipt, and the servers that are set aside with the reason."""
+
+    receipt: SyncReceipt
+    lost: Mapping[str, str]
+
+
+class ServerSession(SamplerSession):
+    """See `VLLMServerSampler`. Rank 0 starts, updates and probes servers; every rank samples from all of them."""
+
+    def __init__(self, options: VLLMServerSampler, context: SamplerContext) -> None:
+        model = context.model
+        self._options, self._context, self._version = options, context, 0
+        self._ends = stop_token_ids(model, context.tokenizer)
+        self._vocabulary = int(model.lm_head.weight.shape[0])
+        self._names = frozenset(name for name, _ in model.named_parameters())
+        embedding = model.get_input_embeddings().weight
+        tied = model.config.tie_word_embeddings
+        self._tied = next((name for name, value in model.named_parameters() if value is embedding), None) if tied else None
+        self._stops: tuple[SamplingParams, StopRules] | None = None
+        self._handles: list[Handle] = []
+        self._transfer: TransferSession | None = None  # rank 0's
+        self._closed, self._sampling = False, False
+        try:
+            opened = first_does(context, self._open)
+            self._run, handles = opened.run, {handle.url.rstrip("/"): handle for handle in self._handles}
+            servers = [
+                Server(options.client(url), slots=-(-facts.max_sequences // context.world_size), patience=options.patience(),
+                       handle=handles.get(url))
+                for url, facts in opened.servers
+            ]  # fmt: skip
+            self._room = min(facts.context for _, facts in opened.servers)
+            self._fleet = Fleet(servers, prefix=f"{self._run}-{context.rank}", first=context.rank, say=context.say)
+            self.update_weights(0, model.named_parameters())
+        except BaseException:
+            self.close()
+            raise
+
+    # Sampling --------------------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
+    ) -> Generator[Completion, None, None]:
+        """Completions as they finish; closing the generator aborts the rest on the servers.
+
+        Raises `ConfigError` at once for prompts and options that cannot be sampled, and `RunError` when no server is left.
+        """
+        self._idle("sampled")
+        if params.temperature < COOLEST:
+            raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
+                              remedy="0.01 is as good as greedy.")  # fmt: skip
+        waiting = groups(prompts, num_completions=num_completions, params=params, seed=seed, context=self._room)
+        bans = Bans(params, tokenizer=self._context.tokenizer, vocabulary=self._vocabulary)
+        question = Question(params, self._stop_rules(params), bans, self._label(self._version))
+        return self._generate([row for entry in waiting for row in entry.rows], question)
+
+    def _generate(self, rows: list[Row], question: Question) -> Generator[Completion, None, None]:
+        done = 0
+
+        def tick() -> None:
+            if self._context.tick is not None:
+                self._context.tick(done, len(rows))
+
+        self._sampling = True
+        try:
+            with closing(self._fleet.answers(rows, question, tick)) as answers:
+                for row, answer in answers:
+                    row.tokens.extend(answer.tokens)
+                    row.logprobs.extend(answer.logprobs)
+                    row.raw_logprobs.extend(value + kept for value, kept in zip(answer.logprobs, answer.kept, strict=True))
+                    done += 1
+                    yield row.completion(self._context.tokenizer, stopped=answer.stopped, version=self._version)
+                    tick()
+        finally:
+            self._sampling = False
+
+    def _stop_rules(self, params: SamplingParams) -> StopRules:
+        """Kept between calls: stop strings need the text of every token."""
+        if self._stops is None or self._stops[0] != params:
+            rules = StopRules(params, ends=self._ends, tokenizer=self._context.tokenizer, vocabulary=self._vocabulary)
+            self._stops = (params, rules)
+        return self._stops[1]
+
+    # The probe -------------------------------------------------------------------------------------------------------
+
+    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Log-probabilities at temperature 1 of tokens 1.. of each sequence, by the first server in use. Collective."""
+        return next(iter(self.logprobs_by_engine(token_ids).values()))
+
+    def logprobs_by_engine(self, token_ids: Sequence[Sequence[int]]) -> dict[str, list[Tensor]]:
+        """The same, by every server. Collective."""
+        self._idle("scored")
+        values, lost = first_does(self._context, lambda: self._scores(token_ids))
+        self._set_aside(lost)
+        return {url: [torch.tensor(one) for one in scores] for url, scores in values.items()}
+
+    def _scores(self, token_ids: Sequence[Sequence[int]]) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
+        found: dict[str, list[list[float]]] = {}
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vllm-probe") as threads:
+            for server in self._fleet.up():
+                seconds = self._options.update_seconds
+                asked = [threads.submit(score, server.client, ids, self._fleet.name(), seconds) for ids in token_ids]
+                try:
+                    found[server.url] = [one.result() for one in asked]
+                except ServerError as error:
+                    self._fleet.lose(server, server.why(error) or error.reason)
+        self._fleet.up()
+        return found, self._lost()
+
+    # Weights ---------------------------------------------------------------------------------------------------------
+
+    def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
+        """Send the weights to every server that answers, and empty their caches. Collective. Raises `RunError`.
+
+        A server that was lost and answers again is taken in; one that fails is set aside, and the others go on.
+        """
+        self._idle("updated")
+        received = _Received(weights)
+        if self._context.rank != 0:  # rank 0 reads them on their way; it may be a collective
+            received.exhaust()
+        updated = first_does(self._context, lambda: self._update(version, received))
+        for server in self._fleet.servers:
+            if server.lost is not None and server.url not in updated.lost:
+                self._fleet.regain(server)
+        self._set_aside(updated.lost)
+        self._version = version
+        return updated.receipt
+
+    def _update(self, version: int, weights: _Received) -> _Updated:
+        start, label = time.perf_counter(), self._label(version)
+        try:
+            self._take_back()
+            for server in self._fleet.up():
+                self._attempt(server, _drop_requests)
+            up = self._fleet.up()
+            assert self._transfer is not None
+            delivered = self._transfer.send(version, label, weights, [server.client for server in up])
+        finally:
+            weights.exhaust()
+        for server, failure in zip(up, delivered.failures, strict=True):
+            if failure is not None:
+                self._fleet.lose(server, f"it did not take the weights of version {version}: {failure.reason}")
+        missing = sorted(self._names - weights.names)
+        if missing:
+            raise RunError(
+                f"weights of version {version}: {len(missing)} of {len(self._names)} parameters were not sent, "
+                f"the first of them {missing[0]}"
+            )
+        for server in self._fleet.up():
+            self._attempt(server, lambda client: _confirm(client, label))
+        self._fleet.up()
+        receipt = SyncReceipt(version=version, num_tensors=len(weights.names), num_bytes=weights.num_bytes,
+                              seconds=time.perf_counter() - start)  # fmt: skip
+        return _Updated(receipt, self._lost())
+
+    # Servers ---------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop the servers that were started here; others keep running, with the last weights."""
+        with ExitStack() as stack:  # each of them, also where one fails
+            for handle in self._handles:
+                stack.callback(handle.stop)
+            if self._transfer is not None:
+                stack.callback(self._transfer.close)
+            self._handles, self._transfer, self._closed = [], None, True
+
+    def _open(self) -> _Opened:
+        options, context = self._options, self._context
+        urls = [url.rstrip("/") for url in options.servers]
+        if options.start:
+            self._handles = started(options, context.model, context.tokenizer)
+            urls = [handle.url.rstrip("/") for handle in self._handles]
+        found = []
+        for url in urls:
+            client = options.client(url)
+            facts = inspect(client)
+            compare(client, facts, context.model, context.tokenizer)
+            found.append((url, facts))
+        dtypes = {facts.dtype for _, facts in found}
+        if len(dtypes) > 1:
+            raise ConfigError("VLLMServerSampler.servers", wanted="servers of one dtype", got=", ".join(sorted(dtypes)),
+                              remedy="Start them with the same --dtype.")  # fmt: skip
+        target = Target(dtype=getattr(torch, dtypes.pop()), tied=self._tied, silence=options.update_seconds)
+        self._transfer = options.transfer.open(target)
+        return _Opened(secrets.token_hex(4), tuple(found))
+
+    def _take_back(self) -> None:
+        """Take in servers that were set aside and can sample again, not only answer questions about their health."""
+        for server in [one for one in self._fleet.servers if one.lost is not None]:
+            if server.ended() is not None:
+                continue
+            client = server.client
+            try:
+                compare(client, inspect(client), self._context.model, self._context.tokenizer)
+                score(client, [0, 0], self._fleet.name(), self._options.answer_seconds)
+            except (ServerError, ConfigError) as error:
+                server.lost = str(error)  # of several reasons the last is the one to mend
+                continue
+            self._fleet.regain(server)
+
+    def _attempt(self, server: Server, step: Callable[[Client], None]) -> None:
+        """A step of the update on one server, which is set aside if it fails."""
+        try:
+            step(server.client)
+        except ServerError as error:
+            self._fleet.lose(server, server.why(error) or f"{error.asked}: {error.reason}")
+
+    def _set_aside(self, lost: Mapping[str, str]) -> None:
+        for server in self._fleet.servers:
+            if server.url in lost:
+                self._fleet.lose(server, lost[server.url])
+
+    def _lost(self) -> dict[str, str]:
+        return {server.url: server.lost for server in self._fleet.servers if server.lost is not None}
+
+    def _label(self, version: int) -> str:
+        """What servers call the weights: two runs that share a server by mistake have different labels."""
+        return f"{self._run}/{version}"
+
+    def _idle(self, purpose: str) -> None:
+        if self._closed:
+            raise RunError("the connections to the vLLM servers are closed")
+        if self._sampling:
+            raise RunError(f"vLLM cannot be {purpose} while completions are being sampled")
+
+
+class _Received:
+    """The weights on their way, whole and without gradient, counted. Read once, by whoever comes first."""
+
+    def __init__(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        self.names: set[str] = set()
+        self.num_bytes = 0
+        self._stream = self._count(weights)
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return self._stream
+
+    def exhaust(self) -> None:
+        """Read what is left."""
+        for _ in self._stream:
+            pass
+
+    def _count(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for name, value in weights:
+            self.names.add(name)
+            self.num_bytes += value.numel() * value.element_size()
+            whole = value.detach()
+            yield name, whole.full_tensor() if hasattr(whole, "full_tensor") else whole
+
+
+def _drop_requests(client: Client) -> None:
+    """What was cut off may still be running there."""
+    client.post("/abort_requests", {})
+    ask_workers(client, FORGET_MASS, [])  # all of them
+
+
+def _confirm(client: Client, label: str) -> None:
+    """The server must name the weights that it was given, and forget what it computed with others."""
+    served = served_label(client)
+    if served != label:
+        raise ServerError(client.url, "GET /weight_info", f"stale: it serves weights {served} after it was sent {label}")
+    until = time.monotonic() + DRAIN_SECONDS
+    while not _emptied(client):
+        if time.monotonic() > until:
+            raise ServerError(client.url, "POST /reset_prefix_cache", "it kept its cache: requests are still running there")
+        time.sleep(0.1)
+
+
+def _emptied(client: Client) -> bool:
+    answer = client.post("/reset_prefix_cache", {})
+    if not isinstance(answer, dict) or "success" not in answer:
+        raise ServerError(client.url, "POST /reset_prefix_cache", f"no success in its answer: {excerpt(str(answer))}")
+    return bool(answer["success"])
