@@ -118,7 +118,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     # Settings of Lightning that contradict the step.
     "clipping twice": (flags("--trainer.gradient_clip_val=1.0"), ["trainer.gradient_clip_val", "--model.max_grad_norm"]),
     "autocast": (flags("--trainer.precision=bf16-mixed"), ["trainer.precision", "32-true"]),
-    "fsdp": (flags("--trainer.strategy=fsdp"), ["trainer.strategy", "fsdp2", "Use ddp"]),
+    "fsdp": (flags("--trainer.strategy=fsdp"), ["trainer.strategy", "FSDP1", "use --trainer.strategy=fsdp2"]),
     "strategy": (flags("--trainer.strategy=ddpp"), ["trainer", "ddpp"]),
     "linked": (
         flags("--trainer.accumulate_grad_batches=3"),

@@ -27,7 +27,10 @@ from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
 
 # Importing parts is what makes their short names known. `verifiers` imports nothing by itself: worker processes stay light.
-PARTS = ("advantages", "corrections", "credit", "data", "filters", "losses", "models", "samplers", "shaping", "verifiers.parts")
+PARTS = (
+    "advantages", "corrections", "credit", "data", "filters", "losses", "models", "samplers", "shaping", "strategies",
+    "verifiers.parts",
+)  # fmt: skip
 
 PUBLISHED_METHOD: dict[str, Any] = {
     "model.credit": {"class_path": "Delta"},

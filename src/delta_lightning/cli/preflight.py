@@ -39,8 +39,8 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2].lower()
     if name.startswith("fsdp") and not name.startswith("fsdp2"):
         raise ConfigError(
-            "trainer.strategy", wanted="auto or ddp", got=str(name),
-            remedy="Lightning's fsdp is FSDP1, which can neither sample nor clip here; a coming release brings fsdp2. Use ddp.",
+            "trainer.strategy", wanted="fsdp2", got=str(name),
+            remedy="Lightning's fsdp is FSDP1, which can neither sample nor clip here: use --trainer.strategy=fsdp2.",
         )  # fmt: skip
 
 

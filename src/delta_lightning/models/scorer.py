@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from delta_lightning.functional.logprobs import (
+    HeadOutput,
     chunk_tokens,
     chunked_head,
     head_logits,
@@ -18,6 +19,7 @@ from delta_lightning.functional.logprobs import (
     predicting_states,
     scatter_tokens,
 )
+from delta_lightning.models.sharding import compute_dtype, device_of, enter, full
 from delta_lightning.types import Need, RolloutBatch, TokenScores
 
 
@@ -57,9 +59,20 @@ class Scorer:
         tokens_BT, mask_BT = batch.token_ids_BT, batch.loss_mask_BT
         if tokens_BT.shape[0] == 0:
             tokens_BT, mask_BT = tokens_BT.new_zeros(1, 2), mask_BT.new_zeros(1, 2)
-        hidden_BTD = self.model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
+        out, hidden_ND = enter(self.model, self._read, tokens_BT, mask_BT, needs)
+        rows = slice(0, batch.num_sequences)
+        return TokenScores(
+            logprobs_BT=scatter_tokens(out.logprobs_N, mask_BT)[rows],
+            entropies_BT=scatter_tokens(out.entropies_N, mask_BT)[rows] if Need.ENTROPY in needs else None,
+            hidden_ND=hidden_ND if Need.HIDDEN in needs else None,
+            sum_p_squared_BT=scatter_tokens(out.sum_p_squared_N, mask_BT)[rows] if Need.SUM_P_SQUARED in needs else None,
+        )
+
+    def _read(self, model: Any, tokens_BT: Tensor, mask_BT: Tensor, needs: frozenset[Need]) -> tuple[HeadOutput, Tensor]:
+        """Runs where embedding, norm and head are whole: the head's values, and the hidden states, detached."""
+        hidden_BTD = model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
         hidden_ND = predicting_states(hidden_BTD, mask_BT)
-        weight_VD = self.model.lm_head.weight
+        weight_VD = model.lm_head.weight
         out = chunked_head(
             hidden_ND,
             weight_VD,
@@ -68,18 +81,12 @@ class Scorer:
             chunk=chunk_tokens(weight_VD.shape[0], self.head_budget_bytes),
             with_entropy=bool(needs & {Need.ENTROPY, Need.SUM_P_SQUARED}),
         )
-        rows = slice(0, batch.num_sequences)
-        return TokenScores(
-            logprobs_BT=scatter_tokens(out.logprobs_N, mask_BT)[rows],
-            entropies_BT=scatter_tokens(out.entropies_N, mask_BT)[rows] if Need.ENTROPY in needs else None,
-            hidden_ND=hidden_ND.detach() if Need.HIDDEN in needs else None,
-            sum_p_squared_BT=scatter_tokens(out.sum_p_squared_N, mask_BT)[rows] if Need.SUM_P_SQUARED in needs else None,
-        )
+        return out, hidden_ND.detach()
 
     @contextmanager
     def head(self) -> Iterator[WholeHead]:
-        """The head's weight, detached, for parts that declared `Need.HEAD`."""
-        yield WholeHead(weight_VD=self.model.lm_head.weight.detach(), temperature=self.temperature)
+        """The head's weight, detached, for parts that declared `Need.HEAD`; a copy of it, and collective, under sharding."""
+        yield WholeHead(weight_VD=full(self.model.lm_head.weight), temperature=self.temperature)
 
     @property
     def hidden_width(self) -> int:
@@ -88,10 +95,10 @@ class Scorer:
 
     @property
     def hidden_itemsize(self) -> int:
-        """Bytes of one element of a hidden state, in the model's own dtype."""
-        return int(self.model.lm_head.weight.element_size())
+        """Bytes of one element of a hidden state, in the dtype that the model computes in."""
+        return compute_dtype(self.model).itemsize
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return torch.device(self.model.lm_head.weight.device)
+        return device_of(self.model)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from delta_lightning.errors import require
-from delta_lightning.functional.logprobs import chunk_tokens, chunked_head, predicting_states
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
+from delta_lightning.models.probe import sequence_logprobs
+from delta_lightning.models.sharding import sharding_of, whole
 from delta_lightning.samplers.rows import Waiting, groups
 from delta_lightning.samplers.stopping import Bans, StopRules, stop_token_ids
 from delta_lightning.samplers.threads import in_threads
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
-HEAD_BUDGET = 1 << 26  # bytes of float32 logits that the probe holds at a time
 ROWS_PER_THREAD = 128  # with fewer rows a second thread cost processor time, and gave none by the clock
 
 
@@ -34,7 +34,7 @@ class HFSampler(Sampler):
         cache_gib: most memory of their keys and values, GiB. Where it is spent, the youngest completions wait, and are
             prefilled again. One completion is decoded in any case; copies of keys and values may double them for a moment.
         threads: parts of the prompts decoded side by side on a CPU, each on one core; 0 takes as many as PyTorch has
-            threads, fewer for few completions. On a GPU one is used.
+            threads, fewer for few completions. On a GPU, and with a sharded model, one is used.
     """
 
     max_rows: int = 1024
@@ -77,6 +77,12 @@ class HFSession(SamplerSession):
     def _generate(
         self, waiting: list[Waiting], params: SamplingParams, stops: StopRules, bans: Bans
     ) -> Generator[Completion, None, None]:
+        with whole(self._context.model):  # ranks may then differ in the lengths of their completions
+            yield from self._decoded(waiting, params, stops, bans)
+
+    def _decoded(
+        self, waiting: list[Waiting], params: SamplingParams, stops: StopRules, bans: Bans
+    ) -> Generator[Completion, None, None]:
         from delta_lightning.samplers.decoding import single_query_attention
         from delta_lightning.samplers.engine import Engine, Limits
 
@@ -104,7 +110,7 @@ class HFSession(SamplerSession):
                     self._context.tick(done, total)
 
     def _threads(self, completions: int) -> int:
-        if self._context.device.type != "cpu":
+        if self._context.device.type != "cpu" or sharding_of(self._context.model) is not None:
             return 1
         return self._options.threads or min(torch.get_num_threads(), completions // ROWS_PER_THREAD)
 
@@ -115,10 +121,9 @@ class HFSession(SamplerSession):
             self._stops = (params, rules)
         return self._stops[1]
 
-    @torch.no_grad()
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Log-probabilities at temperature 1 of tokens 1.. of each sequence, [len - 1]."""
-        return probe(self._context, token_ids)
+        return sequence_logprobs(self._context.model, token_ids)
 
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
         """The model is shared, so only the version changes; `weights` is exhausted because it may be a collective."""
@@ -127,21 +132,6 @@ class HFSession(SamplerSession):
 
     def close(self) -> None:
         """Nothing to free: the model belongs to the trainer."""
-
-
-@torch.no_grad()
-def probe(context: SamplerContext, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
-    """What the trainer's own model gives to tokens 1.. of each sequence at temperature 1, nats, [len - 1]."""
-    results = []
-    for ids in token_ids:
-        tokens_BT = torch.tensor([list(ids)], device=context.device)
-        mask_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
-        mask_BT[:, 0] = False
-        hidden = context.model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
-        weight_VD = context.model.lm_head.weight
-        chunk = chunk_tokens(weight_VD.shape[0], HEAD_BUDGET)
-        results.append(chunked_head(predicting_states(hidden, mask_BT), weight_VD, tokens_BT[0, 1:], chunk=chunk).logprobs_N)
-    return results
 
 
 def counted(version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:

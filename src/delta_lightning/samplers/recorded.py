@@ -11,7 +11,8 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
-from delta_lightning.samplers.hf import counted, probe
+from delta_lightning.models.probe import sequence_logprobs
+from delta_lightning.samplers.hf import counted
 from delta_lightning.samplers.tape import PATTERN, Call, about, calls, fingerprint, plain
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
@@ -118,7 +119,7 @@ class _RecordedSession(SamplerSession):
 
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Of the model that is trained now, temperature 1: a recording has no weights."""
-        return probe(self._context, token_ids)
+        return sequence_logprobs(self._context.model, token_ids)
 
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
         """From now on, completions recorded under `version`; the weights are read and not used."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -39,6 +40,7 @@ from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.loader import RolloutLoader
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import derived, observe_statistics, observe_update
+from delta_lightning.trainer.placement import Placement
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
@@ -176,7 +178,8 @@ class PolicyModule(pl.LightningModule):
                 tick=self.progress,
                 say=self.progress.line,
             )
-            self.policy = self.backbone.load(context)
+            strategy, load = self.trainer.strategy, partial(self.backbone.load, context)
+            self.policy = strategy.place(load) if isinstance(strategy, Placement) else load()
             check_room(self.data, self.plan, getattr(self.policy.config, "max_position_embeddings", None))
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting and self.reference is None and Need.REFERENCE in self.parts.rollout_needs():

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.models.sharding import Sharding, sharding_of
+from delta_lightning.models.spreading import twin
 from delta_lightning.trainer.ranks import Ranks
 
 
@@ -15,23 +17,22 @@ class ReferencePolicy:
     """A frozen copy of the policy as it was when it was loaded, before any checkpoint is restored into it.
 
     It is no part of the module: no optimiser, checkpoint, gradient synchronisation or weight update sees it. With several
-    ranks its decoder layers are sharded (`fully_shard` of torch, one all-gather per layer and pass); embedding, final norm and
-    head are whole on each rank. Every rank must therefore score equally often.
+    ranks it is sharded like a policy under FSDP2 (`models/sharding.py`, one all-gather per layer and pass), whatever the
+    strategy. Every rank must therefore score equally often.
 
     Args:
         policy: the causal LM that is copied. device: where the copy goes. ranks: who shares the layers.
     """
 
     def __init__(self, policy: Any, *, device: torch.device, ranks: Ranks) -> None:
+        if sharding_of(policy) is not None:
+            self._model = twin(policy).requires_grad_(False)
+            return
         model = copy.deepcopy(policy).requires_grad_(False).eval()
         if ranks.size > 1:
             from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
 
-            mesh = init_device_mesh(device.type, (ranks.size,))
-            for layer in model.model.layers:
-                # Each layer is a root of its own, and a root would stay whole after its forward pass.
-                fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+            Sharding(mesh=init_device_mesh(device.type, (ranks.size,))).apply(model)
         self._model = model.to(device)  # not before: sharding moves one layer at a time, the whole model may not fit
 
     def scorer(self, temperature: float) -> Scorer:

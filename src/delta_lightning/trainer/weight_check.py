@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from delta_lightning.errors import RunError, require
-from delta_lightning.functional.logprobs import chunk_tokens, chunked_head, predicting_states
 from delta_lightning.interfaces import SamplerSession
+from delta_lightning.models.probe import sequence_logprobs
+from delta_lightning.models.sharding import device_of, full
 from delta_lightning.trainer.metrics import MetricBook
+from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Completion, Prompt, SyncReceipt
 
-HEAD_BUDGET = 1 << 26  # bytes of float32 logits held at a time
 WORDS, EXCERPT = 8, 60  # tokens and characters that a message shows
 HALF_MEAN, HALF_MAX = 0.05, 1.0  # nats; what is usual with an engine in half precision
 ROUNDING = 4  # an engine that rounds everything differs by at most this many times what rounding the activations makes
@@ -83,10 +84,10 @@ class WeightProof:
 
     @torch.no_grad()
     def probe(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> None:
-        """Compare log-probabilities of the probe. Raises `RunError` with the numbers."""
+        """Compare log-probabilities of the probe. Collective. Raises `RunError` with the numbers, on all ranks if on one."""
         if not self._probe:
             return
-        ours = torch.cat(trainer_logprobs(policy, self._probe)).double().cpu()
+        ours = torch.cat(sequence_logprobs(policy, self._probe)).double().cpu()
         theirs = torch.cat([values.double().cpu() for values in session.logprobs(self._probe)])
         gap = (theirs - ours).abs()
         mean, largest = float(gap.mean()), float(gap.max())
@@ -97,21 +98,25 @@ class WeightProof:
         if self._before is not None:
             book.maximum("sync/moved_max_nats", float((ours - self._before).abs().max()))
         check = self._check
-        if not (mean <= check.mean_nats and largest <= check.max_nats):  # also where a number is NaN
+        fits = mean <= check.mean_nats and largest <= check.max_nats  # not where a number is NaN
+        if float(Ranks.current().all_sum(torch.tensor(float(not fits), device=device_of(policy)))):
+            diagnosis = self._diagnosis(ours, theirs, policy)  # collective
+            if fits:
+                raise RunError(f"after the update to version {version} another rank's sampler has not the trainer's weights")
             raise RunError(
                 f"after the update to version {version} the sampler's log-probabilities of {len(gap)} probe tokens differ from "
                 f"the trainer's by {mean:.3g} nats in the mean and {largest:.3g} at most; model.weight_check allows "
-                f"{check.mean_nats:g} and {check.max_nats:g}. {self._diagnosis(ours, theirs, policy)}"
+                f"{check.mean_nats:g} and {check.max_nats:g}. {diagnosis}"
             )
         self._served = (version, ours)
 
     def _diagnosis(self, ours: Tensor, theirs: Tensor, policy: Any) -> str:
         gap = float((theirs - ours).abs().mean())
+        with torch.autocast(device_of(policy).type, torch.bfloat16):  # first: every rank must enter the model
+            rounded = torch.cat(sequence_logprobs(policy, self._probe)).double().cpu()
+        rounding = float((rounded - ours).abs().mean())
         if self._before is not None and float((theirs - self._before).abs().mean()) < 0.1 * gap:
             return "They are those of the version before: the sampler still serves stale weights."
-        with torch.autocast(policy.lm_head.weight.device.type, torch.bfloat16):
-            rounded = torch.cat(trainer_logprobs(policy, self._probe)).double().cpu()
-        rounding = float((rounded - ours).abs().mean())
         if gap < ROUNDING * rounding:
             return (
                 f"Rounding to bfloat16 changes the trainer's own by {rounding:.3g}, so this looks like another dtype: give the "
@@ -151,24 +156,7 @@ def probe_sequences(prompts: Sequence[Prompt], sequences: int, tokens: int) -> l
 def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
     """Name and whole value of each parameter, one at a time; a tied head comes once. Collective where they are sharded."""
     for name, parameter in policy.named_parameters():
-        value = parameter.detach()
-        yield name, value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def trainer_logprobs(policy: Any, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Log-probabilities at temperature 1 of tokens 1.. of each sequence, by the training model. Collective under sharding."""
-    results = []
-    weight_VD = policy.lm_head.weight
-    for ids in sequences:
-        tokens_BT = torch.tensor([list(ids)], device=weight_VD.device)
-        mask_BT = torch.ones_like(tokens_BT, dtype=torch.bool)
-        mask_BT[:, 0] = False
-        hidden_BTD = policy.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
-        chunk = chunk_tokens(weight_VD.shape[0], HEAD_BUDGET)
-        results.append(
-            chunked_head(predicting_states(hidden_BTD, mask_BT), weight_VD, tokens_BT[0, 1:], chunk=chunk).logprobs_N
-        )
-    return results
+        yield name, full(parameter)
 
 
 class _Sent:

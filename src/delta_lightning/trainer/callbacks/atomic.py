@@ -18,6 +18,11 @@ from delta_lightning.errors import RunError
 PARTIAL = ".partial"
 
 
+def beside(target: Path) -> Path:
+    """Where `whole` lets `target` be written."""
+    return target.with_name(f".{target.name}{PARTIAL}")
+
+
 @contextmanager
 def whole(target: Path, what: str) -> Iterator[Path]:
     """A path beside `target` to write a file or a folder to; renamed to `target` when the block ends well, else removed.
@@ -29,7 +34,7 @@ def whole(target: Path, what: str) -> Iterator[Path]:
     Raises:
         RunError: it could not be written; names the folder, the reason and the free space.
     """
-    partial = target.with_name(f".{target.name}{PARTIAL}")
+    partial = beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(partial)

@@ -1,0 +1,94 @@
+"""From one rank's whole model to every rank's shards, a tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from delta_lightning.errors import RunError
+from delta_lightning.models.sharding import Sharding, device_of, sharding_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a rank without the model needs to build its empty twin: small, picklable."""
+
+    config: Any
+    dtype: torch.dtype
+    buffers: dict[str, Tensor]
+
+
+def spread(load: Callable[[], Any], sharding: Sharding, share: Callable[[Any], Any]) -> Any:
+    """The model that `load` gives on rank 0, cut over all ranks; the others never hold more of it than a layer.
+
+    Rank 0 lets its whole copy go when this returns.
+
+    Args:
+        load: called on rank 0 only; gives a causal LM in main memory.
+        sharding: how it is cut.
+        share: gives every rank rank 0's object. Collective.
+
+    Raises:
+        RunError: on the other ranks, when `load` failed on rank 0.
+    """
+    mesh = sharding.mesh
+    source, plan = None, None
+    try:
+        if mesh.get_rank() == 0:
+            source = load()
+            plan = _plan_of(source)
+    finally:  # also when it failed: the others wait
+        plan = share(plan)
+    if plan is None:
+        raise RunError("the model could not be loaded on rank 0, which says why")
+    if mesh.size() == 1:
+        return sharding.apply(source)
+    model = _empty(plan, sharding)
+    values = {} if source is None else dict(source.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            local = torch.empty(parameter.shape, dtype=parameter.dtype, device=device_of(model))
+            if source is not None:
+                local.copy_(values[name])
+            parameter.to_local().copy_(distribute_tensor(local, mesh, [Shard(0)]).to_local())
+    return model
+
+
+@torch.no_grad()
+def twin(model: Any) -> Any:
+    """A copy of a sharded model, cut in the same way: each rank copies its own shards."""
+    sharding = sharding_of(model)
+    assert sharding is not None
+    copy = _empty(_plan_of(model), sharding)
+    for ours, theirs in zip(copy.parameters(), model.parameters(), strict=True):
+        ours.to_local().copy_(theirs.to_local())
+    return copy
+
+
+def _plan_of(model: Any) -> _Plan:
+    buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers()}
+    return _Plan(config=model.config, dtype=model.lm_head.weight.dtype, buffers=buffers)
+
+
+def _empty(plan: _Plan, sharding: Sharding) -> Any:
+    """The model with uninitialised shards, and with the plan's buffers; no rank holds more than a layer of it."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            plan.config, dtype=plan.dtype, attn_implementation=plan.config._attn_implementation
+        ).eval()
+    sharding.apply(model)
+    model.to_empty(device="cpu" if sharding.offload else sharding.mesh.device_type)
+    if plan.config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    device = device_of(model)
+    for name in [name for name, _ in model.named_buffers()]:
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, plan.buffers[name].to(device))
+    return model

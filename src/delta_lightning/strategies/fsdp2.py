@@ -1,0 +1,110 @@
+"""`--trainer.strategy=fsdp2`: parameters, gradients and optimiser state sharded over all ranks (FSDP2 of torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint.api import CheckpointException
+
+from delta_lightning.errors import RunError, require
+from delta_lightning.models.recomputing import recompute_layers
+from delta_lightning.models.sharding import Sharding
+from delta_lightning.models.spreading import spread
+from delta_lightning.trainer.callbacks.atomic import beside, whole
+
+DTYPES = {"model": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+BOTH_BACKENDS = "cpu:gloo,cuda:nccl"  # shards in main memory are summed there too
+
+
+class FSDP2Strategy(ModelParallelStrategy):
+    """Shards the policy over all ranks: data parallel, each rank holding one part of every parameter.
+
+    Works on GPUs (NCCL) and on CPUs (gloo), with one rank too. Rank 0 loads the model in main memory and hands the others their
+    shards. Decoder layers are gathered one at a time; embedding, final norm and head together.
+
+    Args:
+        compute_dtype: of gathered parameters and of the computation, sampling by HFSampler included; "model" is the dtype of
+            the weights. "bfloat16" beside float32 weights is usual on GPUs.
+        reduce_dtype: of the sum of gradients over ranks.
+        reshard_after_forward: let go of each layer after its forward pass and gather it again for the backward pass. False
+            needs more memory and communicates less.
+        activation_checkpointing: layers keep their inputs only and run again in the backward pass.
+        cpu_offload: keep shards, gradients and optimiser in main memory, and update there.
+        distributed_checkpoint: a checkpoint is a folder into which each rank writes its part; False gathers everything in rank
+            0's main memory and writes one file, which other strategies can read too.
+        timeout_minutes: how long ranks wait for one another, whose rollouts take different times, before the run fails.
+    """
+
+    strategy_name = "fsdp2"
+
+    def __init__(
+        self,
+        compute_dtype: Literal["model", "float32", "bfloat16"] = "model",
+        reduce_dtype: Literal["float32", "bfloat16"] = "float32",
+        reshard_after_forward: bool = True,
+        activation_checkpointing: bool = False,
+        cpu_offload: bool = False,
+        distributed_checkpoint: bool = True,
+        timeout_minutes: float = 60.0,
+    ) -> None:
+        require(timeout_minutes > 0, "FSDP2Strategy.timeout_minutes", wanted="more than 0", got=timeout_minutes,
+                remedy="60 is usual.")  # fmt: skip
+        super().__init__(
+            tensor_parallel_size=1, save_distributed_checkpoint=distributed_checkpoint,
+            timeout=timedelta(minutes=timeout_minutes),
+        )  # fmt: skip
+        self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
+        self.reshard_after_forward, self.cpu_offload = reshard_after_forward, cpu_offload
+        self.activation_checkpointing, self.distributed_checkpoint = activation_checkpointing, distributed_checkpoint
+
+    def setup_environment(self) -> None:
+        """Lightning's default is tensor parallelism over the devices of a node."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        if self.cpu_offload and self.root_device.type == "cuda":
+            self._process_group_backend = self._process_group_backend or BOTH_BACKENDS
+        super().setup_environment()
+
+    def place(self, load: Callable[[], Any]) -> Any:
+        """The model that `load` gives on rank 0, sharded over all ranks. Collective."""
+        sharding = Sharding(
+            mesh=self.device_mesh["data_parallel"], compute_dtype=DTYPES[self.compute_dtype],
+            reduce_dtype=DTYPES[self.reduce_dtype], reshard_after_forward=self.reshard_after_forward, offload=self.cpu_offload,
+        )  # fmt: skip
+        model = spread(load, sharding, self.broadcast)
+        return recompute_layers(model) if self.activation_checkpointing else model
+
+    def model_to_device(self) -> None:
+        """The policy is where it belongs since it was placed; the module only needs to know where that is."""
+        assert self.lightning_module is not None
+        if not self.cpu_offload:
+            super().model_to_device()
+            return
+        from lightning.fabric.utilities.device_dtype_mixin import _update_properties
+
+        _update_properties(self.lightning_module, device=self.root_device)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None) -> None:
+        """Write each rank's part beside its place; renamed when all are complete. Collective. Raises `RunError`."""
+        if not self.distributed_checkpoint:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            return
+        target = Path(self.broadcast(filepath))
+        with whole(target, "the checkpoint") if self.is_global_zero else nullcontext(beside(target)) as partial:
+            self.barrier("the place is free")
+            written = False
+            try:
+                super().save_checkpoint(checkpoint, partial, storage_options)
+                written = True
+            except CheckpointException as error:  # raised on all ranks, with what happened on some
+                raise next(iter(error.failures.values()))[0] from error
+            finally:
+                everywhere = self.reduce_boolean_decision(written)
+            if not everywhere:
+                raise RunError("the checkpoint could not be written by every rank; the one that failed says why")
+        self.barrier("renamed")

@@ -1,0 +1,15 @@
+"""Where the policy goes once it is loaded: a strategy that shards it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Placement(Protocol):
+    """A Lightning strategy that places the policy itself."""
+
+    def place(self, load: Callable[[], Any]) -> Any:
+        """The policy that `load` gives, as this strategy wants it. Collective; `load` need not be called on every rank."""
+        ...
