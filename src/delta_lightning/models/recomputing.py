@@ -29,4 +29,4 @@ class _Recomputed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
-        return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
+        return checkpoint(self._forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)  # nothing is random

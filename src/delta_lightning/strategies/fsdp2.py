@@ -13,7 +13,6 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint.api import CheckpointException
 
 from delta_lightning.errors import RunError, require
-from delta_lightning.models.recomputing import recompute_layers
 from delta_lightning.models.sharding import Sharding
 from delta_lightning.models.spreading import spread
 from delta_lightning.trainer.callbacks.atomic import beside, whole
@@ -34,7 +33,6 @@ class FSDP2Strategy(ModelParallelStrategy):
         reduce_dtype: of the sum of gradients over ranks.
         reshard_after_forward: let go of each layer after its forward pass and gather it again for the backward pass. False
             needs more memory and communicates less.
-        activation_checkpointing: layers keep their inputs only and run again in the backward pass.
         cpu_offload: keep shards, gradients and optimiser in main memory, and update there.
         distributed_checkpoint: a checkpoint is a folder into which each rank writes its part; False gathers everything in rank
             0's main memory and writes one file, which other strategies can read too.
@@ -48,7 +46,6 @@ class FSDP2Strategy(ModelParallelStrategy):
         compute_dtype: Literal["model", "float32", "bfloat16"] = "model",
         reduce_dtype: Literal["float32", "bfloat16"] = "float32",
         reshard_after_forward: bool = True,
-        activation_checkpointing: bool = False,
         cpu_offload: bool = False,
         distributed_checkpoint: bool = True,
         timeout_minutes: float = 60.0,
@@ -61,7 +58,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         )  # fmt: skip
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
         self.reshard_after_forward, self.cpu_offload = reshard_after_forward, cpu_offload
-        self.activation_checkpointing, self.distributed_checkpoint = activation_checkpointing, distributed_checkpoint
+        self.distributed_checkpoint = distributed_checkpoint
 
     def setup_environment(self) -> None:
         """Lightning's default is tensor parallelism over the devices of a node."""
@@ -76,8 +73,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             mesh=self.device_mesh["data_parallel"], compute_dtype=DTYPES[self.compute_dtype],
             reduce_dtype=DTYPES[self.reduce_dtype], reshard_after_forward=self.reshard_after_forward, offload=self.cpu_offload,
         )  # fmt: skip
-        model = spread(load, sharding, self.broadcast)
-        return recompute_layers(model) if self.activation_checkpointing else model
+        return spread(load, sharding, self.broadcast)
 
     def model_to_device(self) -> None:
         """The policy is where it belongs since it was placed; the module only needs to know where that is."""

@@ -30,6 +30,7 @@ from delta_lightning.interfaces import (
     Verifier,
 )
 from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.recomputing import recompute_layers
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.ahead import Ahead, another_step
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
@@ -69,6 +70,7 @@ class PolicyModule(pl.LightningModule):
         prompts_per_step: prompts of one rollout step, over all ranks. completions_per_prompt: size of a group.
         updates_per_step: optimiser steps per rollout step. micro_batches: forward passes per optimiser step.
         verdicts: what statuses of verdicts do. cache: where hidden states are kept between scoring and credit.
+        activation_checkpointing: layers keep their inputs only and run again in the backward pass: less memory, more time.
         max_grad_norm: global norm to which gradients are clipped; 0 leaves them.
         refill_rounds: how often prompts whose groups the filters drop are replaced by the next (dynamic sampling); 0: masked.
         one_step_off: sample the next rollout step while this one trains, with the weights that began it; needs a sampler with
@@ -102,6 +104,7 @@ class PolicyModule(pl.LightningModule):
         micro_batches: int = 4,
         verdicts: VerdictPolicy = VerdictPolicy(),  # noqa: B008
         cache: HiddenCache = HiddenCache(),  # noqa: B008
+        activation_checkpointing: bool = False,
         max_grad_norm: float = 1.0,
         refill_rounds: int = 0,
         one_step_off: bool = False,
@@ -116,6 +119,7 @@ class PolicyModule(pl.LightningModule):
             weighting=weighting, loss=loss, penalties=tuple(penalties), reduction=reduction,
         )  # fmt: skip
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.activation_checkpointing = activation_checkpointing
         self.plan = Plan(
             cut=Cut(num_groups=prompts_per_step, updates=updates_per_step, micro=micro_batches),
             completions=completions_per_prompt, sampling=sampling, cache=cache, seed=seed, refill_rounds=refill_rounds,
@@ -180,6 +184,8 @@ class PolicyModule(pl.LightningModule):
             )
             strategy, load = self.trainer.strategy, partial(self.backbone.load, context)
             self.policy = strategy.place(load) if isinstance(strategy, Placement) else load()
+            if self.activation_checkpointing:
+                recompute_layers(self.policy)
             check_room(self.data, self.plan, getattr(self.policy.config, "max_position_embeddings", None))
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting and self.reference is None and Need.REFERENCE in self.parts.rollout_needs():
