@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from delta_lightning.errors import ConfigError, RunError
-from delta_lightning.interfaces import SamplerContext
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.samplers import HFSampler, VLLMSampler
@@ -33,6 +32,7 @@ def model_of(family: str) -> Any:
 def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     """A tiny model, the engine that serves it, and how many ticks and threads there were."""
     model, ticks = model_of(request.param), []
+    torch.set_float32_matmul_precision("high")
     before = SimpleNamespace(
         environment=dict(os.environ),
         set_num_threads=torch.set_num_threads,
@@ -40,8 +40,18 @@ def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
         python=random.getstate(),
     )
     session = VLLMSampler(cache_gib=0.25).open(context(model, tick=lambda done, total: ticks.append((done, total))))
+    after = SimpleNamespace(
+        precision=torch.get_float32_matmul_precision(), torch=torch.get_rng_state(), python=random.getstate()
+    )
+    torch.set_float32_matmul_precision("highest")
     yield SimpleNamespace(
-        model=model, session=session, ticks=ticks, before=before, family=request.param, eos=model.config.eos_token_id
+        model=model,
+        session=session,
+        ticks=ticks,
+        before=before,
+        after=after,
+        family=request.param,
+        eos=model.config.eos_token_id,
     )
     session.close()
     session.close()
@@ -226,6 +236,8 @@ def test_the_process_is_left_as_it_was(served: SimpleNamespace) -> None:
     changed = {k for k in {*os.environ, *before.environment} if os.environ.get(k) != before.environment.get(k)}
     assert {name for name in changed if not name.startswith(("VLLM_", "PYTEST_", "_TORCHINDUCTOR"))} == set()
     assert torch.set_num_threads is before.set_num_threads
+    assert served.after.precision == "high" and served.after.python == before.python
+    assert torch.equal(served.after.torch, before.torch)
     again = model_of(served.family)  # the class of the body still builds models, and they still run and differentiate
     again(input_ids=torch.tensor([[2, 3, 4]])).logits.sum().backward()
     assert again.model.embed_tokens.weight.grad is not None
@@ -242,7 +254,7 @@ def test_what_vllm_refuses_is_an_error_of_the_config() -> None:
         VLLMSampler(cache_gib=1e-5).open(context(model_of("qwen3")))
 
 
-def test_several_ranks_on_gpus_are_refused() -> None:
-    several = SamplerContext(model=None, tokenizer=None, device=torch.device("cuda"), world_size=2)
-    with pytest.raises(ConfigError, match="one training process"):
-        VLLMSampler().open(several)
+def test_a_context_that_the_model_does_not_have_is_refused_in_vllms_words() -> None:
+    with pytest.raises(ConfigError, match=r"can serve, got User-specified max_model_len \(999\) is greater than") as refused:
+        VLLMSampler(context=999).open(context(model_of("qwen3")))
+    assert "pydantic" not in str(refused.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
 from delta_lightning.samplers.rows import Row, groups
 from delta_lightning.samplers.stopping import Bans, StopRules, stop_token_ids
+from delta_lightning.samplers.teams import Team
 from delta_lightning.samplers.vllm_version import check_version
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
@@ -28,8 +30,8 @@ class VLLMSampler(Sampler):
 
     Each completion is a request of its own with its own seed, keyed by (seed, prompt id, sample index), so the draws do not
     depend on the order or the company of prompts (the rounding of logits may); the prompts of a group share their cache.
-    Weights are replaced in place and the prefix cache is emptied at each update. Several training ranks, on CPUs only, have an
-    engine each. Nothing of this has run on a GPU yet.
+    Weights are replaced in place and the prefix cache is emptied at each update. Each training rank has an engine on its own
+    device, or shares one with its neighbours. Nothing of this has run on a GPU yet.
 
     Args:
         dtype: of the engine's weights and arithmetic; "auto" takes the training model's.
@@ -39,6 +41,8 @@ class VLLMSampler(Sampler):
         eager: run without compiling and, on GPUs, without CUDA graphs; False starts slower and decodes faster on GPUs.
         cache_gib: memory of the key-value cache on CPUs, GiB.
         memory_share: share of a GPU's memory that vLLM may fill, weights and cache. Not run yet.
+        tensor_parallel: training ranks that share one engine, a part of each weight on each of them; it divides their number.
+        sleep: free weights and cache of the engine from the end of sampling to the next update. GPUs only; not run yet.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -48,9 +52,11 @@ class VLLMSampler(Sampler):
     eager: bool = True
     cache_gib: float = 1.0
     memory_share: float = 0.4
+    tensor_parallel: int = 1
+    sleep: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("context", 0), ("max_sequences", 1)):
+        for name, least in (("context", 0), ("max_sequences", 1), ("tensor_parallel", 1)):
             value = getattr(self, name)
             require(value >= least, f"VLLMSampler.{name}", wanted=f"at least {least}", got=value, remedy="Raise it.")
         require(self.cache_gib > 0, "VLLMSampler.cache_gib", wanted="more than 0", got=self.cache_gib, remedy="1.0 is usual.")
@@ -64,12 +70,11 @@ class VLLMSampler(Sampler):
         return (check_version(),)
 
     def open(self, context: SamplerContext) -> SamplerSession:
-        """Start the engine with the weights that the model has now. Raises `ConfigError`."""
+        """Start the engine with the weights that the model has now. Collective over ranks. Raises `ConfigError`."""
         self.check()
         require(
-            context.world_size == 1 or context.device.type == "cpu", "model.sampler=VLLMSampler",
-            wanted="one training process on GPUs", got=context.world_size,
-            remedy="vLLM would put every rank's engine on the first GPU: use HFSampler, or trainer.devices=1.",
+            not self.sleep or context.device.type == "cuda", "model.sampler.sleep", wanted="a GPU, whose memory it frees",
+            got=context.device.type, remedy="Leave it out: vLLM cannot sleep on CPUs.",
         )  # fmt: skip
         return VLLMSession(self, context)
 
@@ -78,10 +83,11 @@ class VLLMSession(SamplerSession):
     """See `VLLMSampler`."""
 
     def __init__(self, options: VLLMSampler, context: SamplerContext) -> None:
-        from delta_lightning.samplers.vllm_engine import start_engine
+        from delta_lightning.samplers.vllm_engine import ranks_are_joined, start_engine
 
         model = context.model
-        self._options, self._context, self._version = options, context, 0
+        self._context, self._version = context, 0
+        self._team = Team.of(context, options.tensor_parallel, setting="model.sampler.tensor_parallel")
         self._ends = stop_token_ids(model, context.tokenizer)
         self._vocabulary = int(model.lm_head.weight.shape[0])
         self._names = frozenset(name for name, _ in model.named_parameters())
@@ -90,14 +96,17 @@ class VLLMSession(SamplerSession):
         self._tied = next((name for name, value in model.named_parameters() if value is embedding), None) if tied else None
         self._serial = itertools.count()
         self._running: dict[str, Row] = {}  # the requests of the generator that is being read
-        self._engine: Any = start_engine(options, model, context.device)
+        self._sleeps, self._asleep = options.sleep, False
+        self._joined = ranks_are_joined()
+        self._engine: Any = start_engine(options, context)
         self._room = int(self._engine.model_config.max_model_len)
+        self._dtype: torch.dtype = self._engine.model_config.dtype
         self.update_weights(0, model.named_parameters())
 
     def generate(
         self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int
     ) -> Generator[Completion, None, None]:
-        """Completions as they finish; closing the generator aborts the rest.
+        """Completions as they finish; closing the generator aborts the rest. Collective where ranks share an engine.
 
         Raises `ConfigError` at once for prompts and options that cannot be sampled, and `RunError` where vLLM fails.
         """
@@ -105,15 +114,31 @@ class VLLMSession(SamplerSession):
         if params.temperature < COOLEST:
             raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
                               remedy="0.01 is as good as greedy.")  # fmt: skip
-        waiting = groups(prompts, num_completions=num_completions, params=params, seed=seed, context=self._room)
+        everyones = self._team.prompts(prompts)
+        waiting = groups(everyones, num_completions=num_completions, params=params, seed=seed, context=self._room)
         tokenizer = self._context.tokenizer
         stops = StopRules(params, ends=self._ends, tokenizer=tokenizer, vocabulary=self._vocabulary)
         bans = Bans(params, tokenizer=tokenizer, vocabulary=self._vocabulary)
-        return self._generate([row for entry in waiting for row in entry.rows], params, stops, bans)
+        rows = [row for entry in waiting for row in entry.rows]
+        return self._own(self._ended(rows, params, stops, bans), frozenset(prompt.id for prompt in prompts))
 
-    def _generate(
+    def _own(self, ended: Generator[tuple[Row, bool], None, None], ids: frozenset[str]) -> Generator[Completion, None, None]:
+        """The completions of this rank's prompts."""
+        with closing(ended):
+            try:
+                for row, stopped in ended:
+                    if row.prompt.id in ids:
+                        yield row.completion(self._context.tokenizer, stopped=stopped, version=self._version)
+            except GeneratorExit:
+                if self._team.size > 1:  # the other ranks cannot take a step without this one
+                    for _ in ended:
+                        pass
+                raise
+
+    def _ended(
         self, rows: list[Row], params: SamplingParams, stops: StopRules, bans: Bans
-    ) -> Generator[Completion, None, None]:
+    ) -> Generator[tuple[Row, bool], None, None]:
+        """Each row when it has ended, and whether a stop ended it."""
         running: dict[str, Row] = {}
         self._running = running
         try:
@@ -131,7 +156,7 @@ class VLLMSession(SamplerSession):
                         self._engine.abort_request([output.request_id])
                     del running[output.request_id]
                     _add_mass(row, output.request_id, params)
-                    yield row.completion(self._context.tokenizer, stopped=stopped, version=self._version)
+                    yield row, stopped
                 if self._context.tick is not None:
                     self._context.tick(len(rows) - len(running), len(rows))
         finally:
@@ -141,25 +166,38 @@ class VLLMSession(SamplerSession):
             running.clear()
 
     def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Log-probabilities at temperature 1 of tokens 1.. of each sequence, by vLLM's forward pass over prompts."""
+        """Log-probabilities at temperature 1 of tokens 1.. of each sequence, by vLLM's forward pass over prompts.
+
+        Collective where ranks share an engine. Raises `ConfigError` for a sequence that the engine has no room for.
+        """
+        self._idle("scored")
+        everyones = self._team.sequences(token_ids)
+        longest = max((len(ids) for ids in everyones), default=0)
+        require(longest < self._room, "model.sampler.context", wanted=f"room for the {longest} tokens of a probe and one more",
+                got=self._room, remedy="Raise it, or lower model.weight_check.tokens.")  # fmt: skip
         from vllm import SamplingParams as Request
 
-        self._idle("scored")
-        names = [f"probe-{next(self._serial)}" for _ in token_ids]
-        for name, ids in zip(names, token_ids, strict=True):
-            self._add(name, ids, Request(max_tokens=1, prompt_logprobs=0, detokenize=False, seed=0))
-        scored: dict[str, Tensor] = {}
-        while len(scored) < len(names):
+        for ids in everyones:
+            request = Request(max_tokens=1, prompt_logprobs=0, detokenize=False, seed=0)
+            self._add(f"probe-{next(self._serial)}", ids, request)
+        scored: dict[tuple[int, ...], Tensor] = {}
+        while len(scored) < len(everyones):
             for output in (one for one in self._step() if one.finished):
                 following = zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
-                scored[output.request_id] = torch.tensor([entry[token].logprob for token, entry in following])
-        return [scored[name] for name in names]
+                values = torch.tensor([entry[token].logprob for token, entry in following])
+                scored[tuple(output.prompt_token_ids)] = values
+        return [scored[tuple(ids)] for ids in token_ids]
 
     def update_weights(self, version: int, weights: Iterable[tuple[str, Tensor]]) -> SyncReceipt:
-        """Load the weights in place, one tensor at a time, and empty the caches. Raises `RunError`."""
-        self._idle("updated")
-        start, received = time.perf_counter(), _Received()
+        """Load the weights in place, one tensor at a time, and empty the caches. Raises `RunError`.
+
+        An engine that sleeps gets the memory of its weights back first and that of its cache last: tensors on their way from
+        the trainer need room too.
+        """
+        self._idle("updated", asleep=True)
+        start, received = time.perf_counter(), _Received(self._dtype)
         stream = received.count(weights)
+        self._wake("weights")
         try:
             self._reload(self._with_tied_head(stream))
         except Exception as error:  # vLLM raises what its layers raise
@@ -172,27 +210,43 @@ class VLLMSession(SamplerSession):
                 f"weights of version {version}: {len(missing)} of {len(self._names)} parameters did not reach vLLM, "
                 f"the first of them {missing[0]}"
             )
+        self._wake("kv_cache")
+        self._asleep = False
         if not self._engine.reset_prefix_cache():
             raise RunError(f"vLLM kept its prefix cache after the update to version {version}: requests were still running")
         self._version = version
         seconds = time.perf_counter() - start
         return SyncReceipt(version=version, num_tensors=len(received.names), num_bytes=received.num_bytes, seconds=seconds)
 
+    def rest(self) -> None:
+        """Put the engine to sleep until the next update: neither weights nor cache stay on the GPU. Nothing without `sleep`."""
+        if self._sleeps and not self._asleep:
+            self._idle("put to sleep")
+            self._engine.sleep(level=2)  # 1 would keep a copy of the weights, which the next update replaces, in main memory
+            self._asleep = True
+
     def close(self) -> None:
         """Free the engine's weights and cache."""
         if self._engine is not None:
             from delta_lightning.samplers.vllm_engine import stop_engine
 
-            stop_engine(self._engine, keep_ranks=self._context.world_size > 1)
+            stop_engine(self._engine, keep_ranks=self._joined)
         self._engine = None
 
     # Requests --------------------------------------------------------------------------------------------------------
 
-    def _idle(self, purpose: str) -> None:
+    def _idle(self, purpose: str, *, asleep: bool = False) -> None:
         if self._engine is None:
             raise RunError("the vLLM engine is closed")
+        if self._asleep and not asleep:
+            raise RunError(f"vLLM cannot be {purpose} while it sleeps: its weights must be updated first")
         if self._running:
             raise RunError(f"vLLM cannot be {purpose} while {len(self._running)} completions are being sampled")
+
+    def _wake(self, memory: str) -> None:
+        if self._asleep:
+            torch.cuda.empty_cache()  # what the trainer's allocator keeps for later, vLLM could not have
+            self._engine.wake_up(tags=[memory])
 
     def _add(self, name: str, token_ids: Sequence[int], request: Any) -> None:
         self._engine.add_request(name, {"prompt_token_ids": list(token_ids)}, request)
@@ -233,17 +287,21 @@ class VLLMSession(SamplerSession):
 class _Received:
     """Names and bytes of the weights that came by."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype, self.num_bytes = dtype, 0
         self.names: set[str] = set()
-        self.num_bytes = 0
 
     def count(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """The weights, without gradient and whole where they are sharded, counted as they are handed out."""
+        """The weights, without gradient, whole where they are sharded, in the engine's dtype; counted as they came.
+
+        vLLM holds on to tensors until a layer of its own is complete (the three that make its one for queries, keys and
+        values), so they are made narrow before it gets them.
+        """
         for name, tensor in weights:
             self.names.add(name)
             self.num_bytes += tensor.numel() * tensor.element_size()
             value = tensor.detach()
-            yield name, value.full_tensor() if hasattr(value, "full_tensor") else value
+            yield name, (value.full_tensor() if hasattr(value, "full_tensor") else value).to(self.dtype)
 
 
 def _request(name: str, row: Row, params: SamplingParams, stops: StopRules, bans: Bans) -> Any:

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.interfaces import SamplerContext
 
 if TYPE_CHECKING:
     from delta_lightning.samplers.vllm import VLLMSampler
@@ -25,22 +27,22 @@ SETTINGS = {
 }
 
 
-def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
-    """A vLLM engine for the architecture of `model`, its weights still random: they come by `reload_weights`.
+def start_engine(options: VLLMSampler, context: SamplerContext) -> Any:
+    """A vLLM engine for the architecture of the model, its weights still random: they come by `reload_weights`.
 
     Only `config.json` is written, to a temporary folder that is gone when this returns: no file and no second copy holds the
-    weights. Raises `ConfigError` if vLLM refuses the model or the options.
+    weights. Collective where several ranks share an engine. Raises `ConfigError` if vLLM refuses the model or the options.
     """
+    model, device = context.model, context.device
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine is in this process: weights are handed over, not sent
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     dtype = options.dtype if options.dtype != "auto" else str(next(model.parameters()).dtype).removeprefix("torch.")
-    context = options.context or int(model.config.max_position_embeddings)
     settings: dict[str, Any] = {
         "skip_tokenizer_init": True,  # token ids in, token ids out
         "load_format": "dummy",
         "dtype": dtype,
-        "max_model_len": context,
+        "max_model_len": options.context or int(model.config.max_position_embeddings),
         "max_num_seqs": options.max_sequences,
         "enable_prefix_caching": options.prefix_caching,
         "enforce_eager": options.eager,
@@ -49,8 +51,10 @@ def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
         "generation_config": "vllm",
         "seed": 0,
         "disable_log_stats": True,
+        "tensor_parallel_size": options.tensor_parallel,
+        "enable_sleep_mode": options.sleep,
     } | _memory(options, device)
-    with _trainers_own(model), tempfile.TemporaryDirectory(prefix="delta_lightning_vllm_") as folder:
+    with _trainers_own(model, device), tempfile.TemporaryDirectory(prefix="delta_lightning_vllm_") as folder:
         from vllm import EngineArgs, LLMEngine
 
         from delta_lightning.samplers.vllm_warp import logits_processor
@@ -59,19 +63,23 @@ def start_engine(options: VLLMSampler, model: Any, device: torch.device) -> Any:
         config = copy.deepcopy(model.config)
         config.architectures = [library_class(model).__name__]
         config.save_pretrained(folder)
+        settings |= {"logits_processors": [logits_processor()], "distributed_executor_backend": _executor(context)}
         try:
-            return LLMEngine.from_engine_args(EngineArgs(model=folder, logits_processors=[logits_processor()], **settings))
+            return LLMEngine.from_engine_args(EngineArgs(model=folder, **settings))
         except (ValueError, NotImplementedError) as error:  # pydantic's ValidationError is a ValueError
             raise ConfigError(
-                "model.sampler=VLLMSampler", wanted="a model and options that vLLM can serve", got=_last_line(error),
+                "model.sampler=VLLMSampler", wanted="a model and options that vLLM can serve", got=_reason(error),
                 remedy="Change model.sampler's options, or use --model.sampler=HFSampler.",
             ) from error  # fmt: skip
 
 
+def ranks_are_joined() -> bool:
+    """True if the process has a default process group, which a vLLM engine that starts now joins."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def stop_engine(engine: Any, *, keep_ranks: bool) -> None:
     """Free the engine. With `keep_ranks` the default process group, which is the trainer's, stays; vLLM would destroy it."""
-    import torch.distributed as dist
-
     destroy = dist.destroy_process_group
 
     def destroy_own(group: Any = None) -> None:
@@ -89,6 +97,29 @@ def stop_engine(engine: Any, *, keep_ranks: bool) -> None:
 def library_class(module: Any) -> type:
     """The class of `transformers` that a module is, also where sharding made a subclass of it."""
     return next(cls for cls in type(module).__mro__ if cls.__module__.startswith("transformers."))
+
+
+def _executor(context: SamplerContext) -> type:
+    """vLLM's executor for ranks that were launched outside it, one worker in each.
+
+    It is told which rank and device it has. vLLM's own reads the environment variables RANK and LOCAL_RANK, which not every
+    launcher sets, and without it every rank's engine would go to the first GPU.
+    """
+    from vllm.utils.network_utils import get_file_store_init_method
+    from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
+
+    # A process group that is there is joined, and the address is not used. Its end names shared memory for sums over ranks on
+    # CPUs, unless ranks differ in it: then gloo adds up, which waits without holding a core and never meets another run's.
+    address = f"rank:{context.rank}" if ranks_are_joined() else get_file_store_init_method()
+    place = address, context.rank, _index(context.device)
+    return type("BesideTrainer", (ExecutorWithExternalLauncher,), {"_distributed_args": lambda self: place})
+
+
+def _index(device: torch.device) -> int:
+    index: int | None = device.index
+    if device.type == "cpu":
+        return 0
+    return torch.cuda.current_device() if index is None else index
 
 
 def _memory(options: VLLMSampler, device: torch.device) -> dict[str, Any]:
@@ -115,24 +146,32 @@ def _check_attention(model: Any, device: torch.device) -> None:
         )  # fmt: skip
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).rstrip(".")
+def _reason(error: ValueError | NotImplementedError) -> str:
+    """What vLLM says: pydantic wraps it in the number of errors and an address, others end with it."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        text = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+    else:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = lines[-1] if lines else type(error).__name__
+    return text.strip().rstrip(".")
 
 
 @contextmanager
-def _trainers_own(model: Any) -> Iterator[None]:
+def _trainers_own(model: Any, device: torch.device) -> Iterator[None]:
     """Puts back what starting an engine changes in the process.
 
-    Seeds of Python, NumPy and PyTorch; `torch.set_num_threads`, which vLLM turns off on CPUs; environment variables that
-    other processes would inherit (LD_PRELOAD, LOCAL_WORLD_SIZE); and the class of the model's body: for architectures that
-    vLLM runs through `transformers` (Olmo3) it replaces `__init__` and `__call__` of that class, after which the training
-    model of the same class would fail.
+    Seeds of Python, NumPy and PyTorch; the precision of float32 products; `torch.set_num_threads`, which vLLM turns off on
+    CPUs; environment variables that other processes would inherit (LD_PRELOAD, LOCAL_WORLD_SIZE); and the class of the model's
+    body: for architectures that vLLM runs through `transformers` (Olmo3) it replaces `__init__` and `__call__` of that class,
+    after which the training model of the same class would fail.
     """
     import numpy
 
     states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    threads, environment = torch.set_num_threads, dict(os.environ)
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    threads, environment, precision = torch.set_num_threads, dict(os.environ), torch.get_float32_matmul_precision()
     body: Any = library_class(model.model)
     begin, call = body.__init__, body.__call__
     try:
@@ -141,6 +180,9 @@ def _trainers_own(model: Any) -> Iterator[None]:
         random.setstate(states[0])
         numpy.random.set_state(states[1])
         torch.set_rng_state(states[2])
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, device)
+        torch.set_float32_matmul_precision(precision)
         torch.set_num_threads = threads
         for name in {*environment, *os.environ}:
             if name.startswith("VLLM_"):
