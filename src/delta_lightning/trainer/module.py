@@ -270,6 +270,8 @@ class PolicyModule(pl.LightningModule):
         assert self._pool is not None
         book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
         self.ahead.observe(book, batch, step)
+        if not self.ahead.enabled:
+            tools.session.rest()
         if another_step(step + 1, self.plan.cut.updates, self.trainer.max_epochs, self.trainer.max_steps):
             following = self.data.stream(stream.drawn, self.plan.cut.num_groups, seed=self.plan.seed)
             self.ahead.begin(step + 1, following, self.plan, tools)
