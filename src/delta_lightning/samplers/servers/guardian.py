@@ -18,7 +18,8 @@ import sys
 import time
 
 GRACE = 10.0  # seconds that vLLM has to end by itself
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None)
 _STOP, _ENDED, _ORPHANED = signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1
 _AWAITED = (_STOP, _ENDED, _ORPHANED)
 
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> int:
     trainer = int(arguments[0])
     signal.pthread_sigmask(signal.SIG_BLOCK, [*_AWAITED, signal.SIGINT])  # Ctrl-C is the trainer's affair
     _die_with_parent(_ORPHANED)
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # processes that the server leaves behind become ours, and are reaped
     if os.getppid() != trainer:  # it ended before the line above
         return 0
     server = subprocess.Popen(arguments[1:], start_new_session=True, preexec_fn=_as_server)
@@ -42,6 +44,9 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
     code = server.wait()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
     return code if code >= 0 else 128 - code
 
 
@@ -52,7 +57,7 @@ def _wait(server: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _die_with_parent(number: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _as_server() -> None:

@@ -139,7 +139,7 @@ class ServerProcess:
     """A server that was started here; its processes end with this one's, by whatever hand.
 
     Args:
-        command, environment: of the server. url: where it will listen. folder: its own; the log goes there, and `stop` removes it.
+        command, environment: of the server. url: where it will listen. folder: its own, with its log; `stop` removes it.
     """
 
     def __init__(

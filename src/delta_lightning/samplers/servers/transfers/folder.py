@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -78,8 +79,8 @@ class FolderSession(TransferSession):
         folder = None
         try:
             folder = self.new_folder(f"weights-{version}")
-            names = [_write(folder, index, shard) for index, shard in enumerate(_shards(counted, self._shard_bytes))]
-            (folder / INDEX).write_text(json.dumps({"version": version, "shards": names}), encoding="utf-8")
+            shards = [_write(folder, index, shard) for index, shard in enumerate(_shards(counted, self._shard_bytes))]
+            (folder / INDEX).write_text(json.dumps({"version": version, "shards": shards}), encoding="utf-8")
             work.begin([{"path": str(folder)} for _ in clients])
             return work.finish(counted)
         except OSError as error:
@@ -91,6 +92,17 @@ class FolderSession(TransferSession):
 
     def close(self) -> None:
         """Nothing is held between updates."""
+
+
+def read_folder(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of an update, in the order in which they were written. Raises `OSError` where it is not seen from here."""
+    from safetensors import safe_open
+
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    for shard in index["shards"]:
+        with safe_open(folder / shard["file"], framework="pt") as file:
+            for name in shard["names"]:
+                yield name, file.get_tensor(name)
 
 
 def _shards(weights: Iterable[tuple[str, Tensor]], most: int) -> Iterator[dict[str, Tensor]]:
@@ -107,9 +119,9 @@ def _shards(weights: Iterable[tuple[str, Tensor]], most: int) -> Iterator[dict[s
         yield shard
 
 
-def _write(folder: Path, index: int, shard: dict[str, Tensor]) -> str:
+def _write(folder: Path, index: int, shard: dict[str, Tensor]) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     name = f"shard-{index:05d}.safetensors"
     save_file(shard, folder / name)
-    return name
+    return {"file": name, "names": list(shard)}
