@@ -45,7 +45,7 @@ def expected(row: Row) -> bool:
 
 def factors() -> dict[str, list[str]]:
     return {factor: sorted(options) for factor, options in choices().items()} | {
-        "shape": sorted(SHAPES), "ranks": ["1", "2", "4"],
+        "shape": list(SHAPES), "ranks": ["1", "2", "4"],
     }  # fmt: skip
 
 
@@ -87,6 +87,7 @@ def compare(rows: list[Row], dtype: torch.dtype) -> None:
                 assert error <= TOLERANCE[dtype] * max(scale, 1e-6), f"update {update}: {error:.3g} of {scale:.3g}: {row}"
 
 
+@pytest.mark.timeout(1200)
 def test_no_cut_changes_a_gradient() -> None:
     rows = covering_array(factors(), expected)
     compare(rows, torch.float64)

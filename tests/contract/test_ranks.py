@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from delta_lightning.testing.laws import TOLERANCE
 from support.policy import SETTINGS, step, work_of_rank
+from support.world import run_ranks
 
 GRADIENT = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_any_number_of_ranks(size: int, tmp_path: Path) -> None:
-    """One spawn for all settings; with the groups of the toy rollout spread over the ranks."""
-    torch.multiprocessing.spawn(work_of_rank, args=(size, str(tmp_path)), nprocs=size)  # type: ignore[no-untyped-call]
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
+def test_any_number_of_ranks(size: int) -> None:
+    """One process group for all settings; with the groups of the toy rollout spread over the ranks."""
+    ranks = run_ranks(size, work_of_rank)
     for name, (dtype, credit, filtered) in SETTINGS.items():
         wanted = step(dtype, credit=credit, filtered=filtered)
         order = torch.cat([rank[name]["rows"] for rank in ranks]).argsort()

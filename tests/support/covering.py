@@ -19,7 +19,8 @@ def covering_array(factors: Mapping[str, Sequence[str]], allowed: Callable[[Row]
     """Rows, one value per factor, that hold every allowed pair; deterministic.
 
     Greedy: a row begins with a pair that is still missing, and each further factor takes the allowed value that adds most
-    missing pairs. If no value is allowed beside the others the pair cannot stand in a whole row, which raises.
+    missing pairs, of equal ones the first: a value that takes long stands last. If no value is allowed beside the others the
+    pair cannot stand in a whole row, which raises.
     """
     missing = allowed_pairs(factors, allowed)
     order = {pair: index for index, pair in enumerate(sorted(missing))}

@@ -85,13 +85,13 @@ class Shape:
     cache: HiddenCache = HiddenCache()  # noqa: RUF009
 
 
-SHAPES = {
-    "whole": Shape(),
-    "two micro-batches": Shape(micro=2),
-    "many, some empty": Shape(micro=17),
-    "more padding": Shape(micro=2, pad=5),
+SHAPES = {  # the first also fills rows that need no shape of their own
     "small head chunks": Shape(micro=3, head_budget=4 * 64 * 3),
+    "two micro-batches": Shape(micro=2),
+    "more padding": Shape(micro=2, pad=5),
     "no cache": Shape(micro=2, cache=HiddenCache(device_gib=0, host_gib=0)),
+    "many, some empty": Shape(micro=13),  # an update has 12 rows
+    "whole": Shape(),
 }
 
 
@@ -140,8 +140,8 @@ def gradients(row: Row, shape: Shape, *, dtype: torch.dtype = torch.float64, upd
     """[updates, parameters + 1]: gradient and loss of each update, summed over ranks, at weights that left theta_old."""
     torch.set_num_threads(1)
     ranks, parts = Ranks.current(), parts_of(row)
-    model, reference = tiny_model(dtype=dtype), Scorer(model=tiny_model(dtype=dtype, seed=3))
-    scorer = Scorer(model=model, head_budget_bytes=shape.head_budget)
+    scorer = Scorer(model=_fresh(dtype, 0), head_budget_bytes=shape.head_budget)
+    reference = Scorer(model=_fresh(dtype, 3))
     plan = Plan(
         cut=Cut(num_groups=6, updates=updates, micro=shape.micro), completions=4, sampling=SamplingParams(max_new_tokens=8),
         cache=shape.cache, seed=0,
@@ -159,6 +159,20 @@ def gradients(row: Row, shape: Shape, *, dtype: torch.dtype = torch.float64, upd
     totals = totals_of(experience, micro, per_update=shape.micro, ranks=ranks)
     buffer = Buffer(step=3, experience=experience, micro=micro, totals=totals)
     return torch.stack([_update(buffer, update, parts, plan, scorer, ranks) for update in range(updates)])
+
+
+def _fresh(dtype: torch.dtype, seed: int) -> Any:
+    """A tiny model at its first weights: built once, as building takes longer than a step with it."""
+    model, weights = _built(dtype, seed)
+    model.load_state_dict(weights)
+    model.zero_grad()
+    return model
+
+
+@lru_cache
+def _built(dtype: torch.dtype, seed: int) -> tuple[Any, dict[str, Tensor]]:
+    model = tiny_model(dtype=dtype, seed=seed)
+    return model, {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def _update(buffer: Buffer, update: int, parts: Parts, plan: Plan, scorer: Scorer, ranks: Ranks) -> Tensor:

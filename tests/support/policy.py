@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -128,16 +127,13 @@ class Gloo:
         return parts
 
 
-def work_of_rank(rank: int, size: int, folder: str) -> None:
-    """What one process of `test_ranks` does: the step under every setting, saved for the test to compare."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+def work_of_rank() -> dict[str, dict[str, Tensor]]:
+    """What one process of `test_ranks` does: the step under every setting, for the test to compare."""
     results = {}
     for name, (dtype, credit, filtered) in SETTINGS.items():
-        rows = rows_of_rank(rollouts(dtype, ToyPolicy.random(dtype)), rank, size)
+        rows = rows_of_rank(rollouts(dtype, ToyPolicy.random(dtype)), dist.get_rank(), dist.get_world_size())
         results[name] = {"rows": rows, **step(dtype, credit=credit, rows=rows, ranks=Gloo(), filtered=filtered)}
-    torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 SETTINGS: dict[str, tuple[torch.dtype, CreditAssigner, bool]] = {
