@@ -27,7 +27,7 @@ class Ahead:
     """Rollouts of later steps than the one that trains, sampled in a thread or restored from a checkpoint.
 
     A thread calls the sampler's session and the judge and nothing else: no model, no collective, no metric, no terminal. The
-    main thread uses neither of them before `wait` has returned. What a thread raises is raised again by `take`.
+    main thread uses neither of them before `wait` has returned. What a thread raises is raised again by `take` and `settle`.
 
     Args:
         enabled: False samples nothing ahead, and leaves unused what a checkpoint holds.
@@ -80,10 +80,16 @@ class Ahead:
         return True
 
     def wait(self, clock: PhaseClock, progress: Progress) -> None:
-        """Return when no thread is under way; errors are left to `take`. The run is not interrupted in here."""
+        """Return when no thread is under way; errors are left to those who need it. The run is not interrupted in here."""
         for batch in self._batches.values():
             with clock("wait"):
                 batch.wait(progress)
+
+    def settle(self, tools: RolloutTools) -> None:
+        """Wait, and raise what a thread raised: whoever uses its engine next would meet it too. Collective."""
+        self.wait(tools.clock, tools.progress)
+        for batch in self._batches.values():
+            batch.raise_everywhere(tools.ranks)
 
     def take(self, step: int, tools: RolloutTools) -> Ready | None:
         """What was sampled ahead for rollout step `step`, None if nothing was. Raises what its thread raised. Collective."""
@@ -96,8 +102,7 @@ class Ahead:
             if self.enabled and step:
                 tools.progress.line(f"rollout step {step + 1}: nothing was sampled ahead, its completions are on-policy")
             return None
-        self.wait(tools.clock, tools.progress)
-        batch.raise_everywhere(tools.ranks)
+        self.settle(tools)
         for phase, seconds in batch.clock.take().items():
             tools.clock.add(f"ahead_{phase}", seconds)
 

@@ -355,7 +355,7 @@ class PolicyModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """The sampler evaluates the weights of now, not those that began the rollout step."""
-        self.ahead.wait(self.clock, self.progress)  # one user of sampler and verifiers at a time
+        self.ahead.settle(self.tools())  # one user of sampler and verifiers at a time
         self.policy.eval()
         loader = self.data.loader
         used = loader is not None and loader.buffer is not None and loader.position >= len(loader)
