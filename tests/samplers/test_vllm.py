@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -38,10 +39,14 @@ def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
         set_num_threads=torch.set_num_threads,
         torch=torch.get_rng_state(),
         python=random.getstate(),
+        threads=torch.get_num_threads(),
     )
     session = VLLMSampler(cache_gib=0.25).open(context(model, tick=lambda done, total: ticks.append((done, total))))
     after = SimpleNamespace(
-        precision=torch.get_float32_matmul_precision(), torch=torch.get_rng_state(), python=random.getstate()
+        precision=torch.get_float32_matmul_precision(),
+        torch=torch.get_rng_state(),
+        python=random.getstate(),
+        threads=torch.get_num_threads(),
     )
     torch.set_float32_matmul_precision("highest")
     yield SimpleNamespace(
@@ -121,6 +126,24 @@ def test_weights_arrive_in_place_and_stale_ones_are_seen(served: SimpleNamespace
         done = sample(served.session, given, 2)
         assert largest_gap(served.model, given, done) < TOLERANCE
         assert {c.version for c in done.values()} == {version}
+
+
+def test_weights_on_their_way_are_never_a_second_copy(served: SimpleNamespace) -> None:
+    """vLLM makes one layer of queries, keys and values, and one of gate and up: it waits for three tensors at most."""
+    alive: set[str] = set()
+    together: list[int] = []
+
+    def gathered() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, value in served.model.named_parameters():
+            whole = value.detach().clone()  # as a sharded parameter is gathered
+            alive.add(name)
+            weakref.finalize(whole, alive.remove, name)
+            together.append(len(alive))
+            yield name, whole
+            del whole
+
+    served.session.update_weights(30, gathered())
+    assert max(together) <= 3 < len(together) / 4 and not alive
 
 
 def test_the_probe_scores_given_tokens_as_the_trainer_does(served: SimpleNamespace) -> None:
@@ -237,7 +260,7 @@ def test_the_process_is_left_as_it_was(served: SimpleNamespace) -> None:
     assert {name for name in changed if not name.startswith(("VLLM_", "PYTEST_", "_TORCHINDUCTOR"))} == set()
     assert torch.set_num_threads is before.set_num_threads
     assert served.after.precision == "high" and served.after.python == before.python
-    assert torch.equal(served.after.torch, before.torch)
+    assert torch.equal(served.after.torch, before.torch) and served.after.threads == before.threads
     again = model_of(served.family)  # the class of the body still builds models, and they still run and differentiate
     again(input_ids=torch.tensor([[2, 3, 4]])).logits.sum().backward()
     assert again.model.embed_tokens.weight.grad is not None

@@ -24,6 +24,8 @@ SETTINGS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer's threads and the verifiers use the same cores
+    # The runner that knows our logits processor. The one that GPUs would get knows another kind, which has not been tried.
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
 }
 
 
@@ -162,16 +164,17 @@ def _reason(error: ValueError | NotImplementedError) -> str:
 def _trainers_own(model: Any, device: torch.device) -> Iterator[None]:
     """Puts back what starting an engine changes in the process.
 
-    Seeds of Python, NumPy and PyTorch; the precision of float32 products; `torch.set_num_threads`, which vLLM turns off on
-    CPUs; environment variables that other processes would inherit (LD_PRELOAD, LOCAL_WORLD_SIZE); and the class of the model's
-    body: for architectures that vLLM runs through `transformers` (Olmo3) it replaces `__init__` and `__call__` of that class,
-    after which the training model of the same class would fail.
+    Seeds of Python, NumPy and PyTorch; the precision of float32 products; the number of PyTorch's threads, which vLLM sets to
+    one, and `torch.set_num_threads`, which it turns off on CPUs; environment variables that other processes would inherit
+    (LD_PRELOAD, LOCAL_WORLD_SIZE); and the class of the model's body: for architectures that vLLM runs through `transformers`
+    (Olmo3) it replaces `__init__` and `__call__` of that class, after which the training model of the same class would fail.
     """
     import numpy
 
     states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
     on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    threads, environment, precision = torch.set_num_threads, dict(os.environ), torch.get_float32_matmul_precision()
+    threads, number, precision = torch.set_num_threads, torch.get_num_threads(), torch.get_float32_matmul_precision()
+    environment = dict(os.environ)
     body: Any = library_class(model.model)
     begin, call = body.__init__, body.__call__
     try:
@@ -184,6 +187,7 @@ def _trainers_own(model: Any, device: torch.device) -> Iterator[None]:
             torch.cuda.set_rng_state(on_gpu, device)
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads = threads
+        torch.set_num_threads(number)
         for name in {*environment, *os.environ}:
             if name.startswith("VLLM_"):
                 continue
