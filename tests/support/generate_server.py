@@ -39,7 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "times": 1 << 30,  # requests that go wrong
     "delay": 0.0,  # seconds that each completion takes
     "version": "0.32.0", "logprobs_mode": "processed_logprobs", "async_scheduling": False, "cuts": True, "dtype": "float32",
-    "plugin": True, "dev_mode": True, "counts": True, "tokenizer": True, "forget_head": False, "max_sequences": 4,
+    "backend": "delta_lightning_http", "plugin": True, "dev_mode": True, "counts": True, "tokenizer": True,
+    "forget_head": False, "max_sequences": 4,
 }  # fmt: skip
 
 
@@ -66,6 +67,17 @@ class Double:
             self.asked += 1
             due = self.settings["after"] < self.asked <= self.settings["after"] + self.settings["times"]
         return self.settings["fault"] if due else ""
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        with self.counting:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            yield
+        finally:
+            with self.counting:
+                self.running -= 1
 
     def get(self, path: str) -> Any:
         if path == "/stub":
@@ -113,10 +125,10 @@ class Double:
     # What the plug-in adds -------------------------------------------------------------------------------------------
 
     def delta_describe(self) -> dict[str, Any]:
-        config = self.model.config
-        return {name: self.settings[name] for name in ("logprobs_mode", "async_scheduling", "cuts", "dtype", "max_sequences")} | {
+        config, said = self.model.config, ("logprobs_mode", "async_scheduling", "cuts", "dtype", "max_sequences", "backend")
+        return {name: self.settings[name] for name in said} | {
             "vocabulary": int(self.model.lm_head.weight.shape[0]), "context": config.max_position_embeddings,
-            "backend": "delta_lightning_http", "config": {name: getattr(config, name, None) for name in SHAPE},
+            "config": {name: getattr(config, name, None) for name in SHAPE},
         }  # fmt: skip
 
     def delta_receipt(self) -> dict[str, Any]:
@@ -208,7 +220,7 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, make())
         except NotHereError:
             self.reply(404, {"detail": "Not Found"})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- a server's edge: whatever it is, the client is told
             self.reply(500, {"detail": f"{type(error).__name__}: {error}"})
 
     def reply(self, status: int, answer: Any) -> None:
@@ -220,13 +232,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def generate(self, body: dict[str, Any]) -> None:
         double, fault = self.double, self.double.faulty()
-        with double.counting:
-            double.running += 1
-            double.most = max(double.most, double.running)
         try:
-            self.misbehave(fault)
-            self.wait(double.settings["delay"])
-            choice = double.complete(body)
+            with double.working():
+                self.misbehave(fault)
+                self.wait(double.settings["delay"])
+                choice = double.complete(body)
             self.garble(fault, choice)
             if body["stream"]:
                 self.stream(choice)
@@ -236,9 +246,6 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             double.aborted += 1
             self.close_connection = True
-        finally:
-            with double.counting:
-                double.running -= 1
 
     def misbehave(self, fault: str) -> None:
         if fault == "die":

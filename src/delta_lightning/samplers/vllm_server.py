@@ -83,14 +83,14 @@ class VLLMServerSampler(Sampler):
                 remedy="0.9 is usual where nothing else is on the GPU.")  # fmt: skip
 
     def check(self) -> Sequence[str]:
-        """Asks every running server what it is. Raises `ConfigError` for one that cannot serve a run, or if there is no vLLM."""
+        """Asks every running server what it is. Raises `ConfigError` for one that cannot serve a run, or without a vLLM."""
         self.transfer.check()
         lines = []
         if self.start:
             lines.append(check_version())
         self.key()
         for url in self.servers:
-            facts = inspect(self.client(url))
+            facts = inspect(self.client(url), self.transfer.backend())
             lines.append(f"sampler: vLLM {facts.version} at {url}, {facts.dtype}, {facts.max_sequences} sequences at a time")
         return lines
 

@@ -163,7 +163,7 @@ class _Work:
         self._fleet.up()
         while self._waiting and (server := self._fleet.next_free()) is not None:
             attempt = _Attempt(self._waiting.popleft(), server, self._fleet.name())
-            server.began()
+            server.in_flight += 1
             future = self._threads.submit(self._attempt, attempt)
             self._running[future] = attempt
             future.add_done_callback(self._events.put)
@@ -174,7 +174,7 @@ class _Work:
         if failure.given_up is not None:
             self._lose(server, failure.given_up)
         elif not server.failed(time.monotonic()):
-            self._lose(server, f"{server.strikes} failures in a row, the last: {failure.error.reason}")
+            self._lose(server, f"{server.strikes} failures in a row, the last of them: {failure.error.reason}")
 
     def _lose(self, server: Server, reason: str) -> None:
         self._fleet.lose(server, reason)
@@ -188,20 +188,23 @@ class _Work:
     # In threads of their own -----------------------------------------------------------------------------------------
 
     def _attempt(self, attempt: _Attempt) -> Answer | _Failure:
-        server = attempt.server
+        server, seconds = attempt.server, attempt.server.patience.request
         try:
-            return self._question.ask(server.client, attempt.row, attempt.name, attempt.call, server.patience.request)
+            with server.holding():
+                answer = self._question.ask(server.client, attempt.row, attempt.name, attempt.call, seconds)
         except WrongVersionError as error:
             return _Failure(error, error.reason)
         except ServerError as error:
             return _Failure(error, None if attempt.call.cancelled else server.why(error))
+        server.moved = time.monotonic()
+        return answer
 
     def _watch(self, server: Server) -> None:
         """Looks at a server's count of tokens while it holds requests."""
         seen = -1.0
         pause = min(5.0, server.patience.silence / 4)
         while not self._over.wait(pause) and server.lost is None:
-            if not server.in_flight:
+            if not server.held():
                 continue
             ended = server.ended()
             if ended is not None:
@@ -216,6 +219,5 @@ class _Work:
                 self._events.put(Moved(server))
             silent = server.silent()
             if silent > server.patience.silence:
-                held = server.in_flight
-                self._events.put(Lost(server, f"it hangs: {held} requests in flight, {said} in {silent:.0f} s"))
+                self._events.put(Lost(server, f"it hangs: {server.held()} requests in flight, {said} in {silent:.0f} s"))
                 return

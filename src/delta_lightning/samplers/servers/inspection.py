@@ -27,7 +27,7 @@ class Facts:
 
     Attributes:
         version: of vLLM. dtype: of its weights. vocabulary: rows of the head. context: longest sequence, tokens.
-        max_sequences: completions decoded at a time. backend: its way of receiving weights. shape: fields of its config.
+        max_sequences: completions decoded at a time. shape: fields of its config.
     """
 
     version: str
@@ -35,12 +35,15 @@ class Facts:
     vocabulary: int
     context: int
     max_sequences: int
-    backend: str
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 
-def inspect(client: Client) -> Facts:
-    """What the server is. Raises `ConfigError` if it is away, no vLLM, or one that cannot serve a run."""
+def inspect(client: Client, backend: str) -> Facts:
+    """What the server is. Raises `ConfigError` if it is away, no vLLM, or one that cannot serve a run.
+
+    Args:
+        backend: the way in which it must receive weights.
+    """
     version = _version(client)
     try:
         served_label(client)
@@ -51,18 +54,24 @@ def inspect(client: Client) -> Facts:
         counted(client, client.timeout)
     except ServerError as error:
         raise _refusal(client, "a vLLM server with this package's plug-in", error.reason, START) from error
-    if not isinstance(said, dict):
-        raise _refusal(client, "a vLLM server with this package's plug-in", excerpt(str(said)), START)
-    mode, asynchronous, cuts = said.get("logprobs_mode"), said.get("async_scheduling"), said.get("cuts")
+    try:
+        facts = Facts(
+            version=version, dtype=str(said["dtype"]), vocabulary=int(said["vocabulary"]), context=int(said["context"]),
+            max_sequences=int(said["max_sequences"]), shape=dict(said["config"]),
+        )  # fmt: skip
+        mode, asynchronous, cuts, receives = (said[name] for name in ("logprobs_mode", "async_scheduling", "cuts", "backend"))
+    except (KeyError, TypeError, ValueError) as error:
+        got = f"one that says {excerpt(str(said))}"
+        raise _refusal(client, "a vLLM server with this package's plug-in, of the same version", got, START) from error
     if mode != MODE:
         raise _refusal(client, f"a server with --logprobs-mode={MODE}", str(mode), START)
     if asynchronous or not cuts:
         got = "asynchronous scheduling" if asynchronous else "a server without it"
         raise _refusal(client, "a server with this package's logits processor and --no-async-scheduling", got, START)
-    return Facts(
-        version=version, dtype=str(said["dtype"]), vocabulary=int(said["vocabulary"]), context=int(said["context"]),
-        max_sequences=int(said["max_sequences"]), backend=str(said["backend"]), shape=said["config"],
-    )  # fmt: skip
+    if receives != backend:
+        raise _refusal(client, f"a server that receives weights by {backend}", str(receives),
+                       "Start it with the run's transfer, or change model.sampler.transfer.")  # fmt: skip
+    return facts
 
 
 def compare(client: Client, facts: Facts, model: Any, tokenizer: Any) -> None:

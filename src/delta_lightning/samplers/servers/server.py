@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,7 +58,7 @@ class Patience:
 
 
 class Server:
-    """See the module. Its numbers are changed by the thread that deals out work only.
+    """See the module. `in_flight`, `strikes` and `lost` are changed by the thread that deals out work only.
 
     Args:
         client: asks it. slots: most requests of this process in flight. patience: see there.
@@ -67,6 +70,7 @@ class Server:
         self.lost: str | None = None  # why, once it is set aside
         self.in_flight, self.strikes, self.rest_until = 0, 0, 0.0
         self.moved = time.monotonic()  # when it last showed progress
+        self._held, self._lock = 0, threading.Lock()
 
     @property
     def url(self) -> str:
@@ -77,15 +81,21 @@ class Server:
         """True if it may be given a request."""
         return self.lost is None and self.in_flight < self.slots and now >= self.rest_until
 
-    def began(self) -> None:
-        """A request is on its way to it."""
-        if self.in_flight == 0:
-            self.moved = time.monotonic()  # it was idle until now
-        self.in_flight += 1
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Within the block the server has a request to work on. Threads may call it."""
+        with self._lock:
+            self.moved = self.moved if self._held else time.monotonic()  # it was idle until now
+            self._held += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
 
     def answered(self) -> None:
         """It completed a request."""
-        self.strikes, self.moved = 0, time.monotonic()
+        self.strikes = 0
 
     def failed(self, now: float) -> bool:
         """It failed, and says that it is healthy: False once it has failed too often in a row to be forgiven.
@@ -98,8 +108,13 @@ class Server:
         return self.strikes <= self.patience.retries
 
     def silent(self) -> float:
-        """Seconds without progress, 0 without requests."""
-        return time.monotonic() - self.moved if self.in_flight else 0.0
+        """Seconds without progress, 0 while it holds no request."""
+        with self._lock:
+            return time.monotonic() - self.moved if self._held else 0.0
+
+    def held(self) -> int:
+        """Requests of this process that it works on; fewer than `in_flight` while nobody reads answers that have come."""
+        return self._held
 
     def progress(self) -> float:
         """Tokens that it has read and generated since it started. Raises `ServerError`, also where it does not count them."""

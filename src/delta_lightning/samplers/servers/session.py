@@ -220,7 +220,7 @@ class ServerSession(SamplerSession):
         found = []
         for url in urls:
             client = options.client(url)
-            facts = inspect(client)
+            facts = inspect(client, options.transfer.backend())
             compare(client, facts, context.model, context.tokenizer)
             found.append((url, facts))
         dtypes = {facts.dtype for _, facts in found}
@@ -238,7 +238,8 @@ class ServerSession(SamplerSession):
                 continue
             client = server.client
             try:
-                compare(client, inspect(client), self._context.model, self._context.tokenizer)
+                facts = inspect(client, self._options.transfer.backend())
+                compare(client, facts, self._context.model, self._context.tokenizer)
                 score(client, [0, 0], self._fleet.name(), self._options.answer_seconds)
             except (ServerError, ConfigError) as error:
                 server.lost = str(error)  # of several reasons the last is the one to mend
