@@ -16,6 +16,7 @@ delta-lightning trains language models by reinforcement learning from verifiable
   delta-lightning ablate --config CONFIG --assigners '[A, B]'        credit assigners compared on the same rollouts
   delta-lightning check package.MyPart                               a part of yours, held to the laws of its seam
   delta-lightning verify --config CONFIG --data answers.jsonl        a file of answers graded, without a model
+  delta-lightning serve --config CONFIG [--port=8000]                a vLLM server for VLLMServerSampler, on this machine
   delta-lightning plugins                                            installed plug-ins
   delta-lightning --version
 
@@ -55,6 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
         from delta_lightning.cli.verify import run as verify
 
         return verify(given[1:])
+    if given[0] == "serve":
+        from delta_lightning.cli.serve import run as serve
+
+        return serve(given[1:])
     from delta_lightning.cli.app import run
 
     return run(given)

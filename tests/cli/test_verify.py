@@ -16,7 +16,8 @@ import pytest
 
 import delta_lightning.verifiers.parts  # noqa: F401 -- makes short names known
 from delta_lightning.cli.config_files import settle
-from delta_lightning.cli.verify import _own_parts, _parser
+from delta_lightning.cli.config_parts import own_parts
+from delta_lightning.cli.verify import _OWN, _parser
 from support.cli import Invoke
 from support.judge_server import serving
 
@@ -190,7 +191,7 @@ def test_the_configs_of_the_page_on_remote_judges(number: int, tmp_path: Path) -
     (tmp_path / "run.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)[number])
     settle()
     parser = _parser()
-    built = parser.instantiate_classes(parser.parse_args(_own_parts([f"--config={tmp_path}/run.yaml"])))
+    built = parser.instantiate_classes(parser.parse_args(own_parts([f"--config={tmp_path}/run.yaml"], _OWN)))
     assert type(built.verifier).__name__ == ("RemoteVerifier" if number == 0 else "ChatJudge")
     assert number or built.verdicts.workers == 32
     assert number or built.verdicts.check_limit(built.verifier.limit_seconds()) is None

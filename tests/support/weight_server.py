@@ -24,7 +24,8 @@ class WeightServer:
 
     Attributes:
         workers: how many read each update. loaded: what each read last. label: as on /weight_info. asked: routes, in order.
-        tamper: what becomes of weights on their way in. refuse: route -> text of an HTTP 500. stall_after: tensors after which
+        tamper: what becomes of weights on their way in. ended: updates read,
+            whole or not. refuse: route -> text of an HTTP 500. stall_after: tensors after which
             the first worker reads no more until `release` is set.
     """
 
@@ -34,6 +35,7 @@ class WeightServer:
         self.receipts: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.sources: list[dict[str, Any]] = []
+        self.ended = 0
         self.refuse: dict[str, str] = {}
         self.stall_after: int | None = None
         self.release = threading.Event()
@@ -58,6 +60,7 @@ class WeightServer:
             thread.start()
         for thread in threads:
             thread.join()
+        self.ended += 1
         if failures:
             raise failures[0]
 

@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from delta_lightning.cli import swap
 from delta_lightning.cli.answers import check_answers, read_answers
 from delta_lightning.cli.config_files import ShortErrors, check_config_files, settle, told
+from delta_lightning.cli.config_parts import own_parts
 from delta_lightning.cli.failures import show
 from delta_lightning.cli.graded import TAIL, Graded, report, share_of
 from delta_lightning.cli.plugins import load_plugins
@@ -46,7 +46,7 @@ def run(args: Sequence[str]) -> int:
         load_plugins(_say)
         settle()
         check_config_files(args)
-        settings = _parser().parse_args([_without_model(arg) for arg in _own_parts(args)])
+        settings = _parser().parse_args(own_parts(args, _OWN))
         for line in swap.take_dropped():
             _say(line)
         out = Path(settings.out or ".")
@@ -83,35 +83,6 @@ def _parser() -> ArgumentParser:
     parser.add_subclass_arguments(Verifier, "verifier", required=False, help="The verifier, for example MathVerifier.")
     parser.add_class_arguments(VerdictPolicy, "verdicts")
     return parser
-
-
-def _own_parts(args: Sequence[str]) -> list[str]:
-    """The arguments, each config file replaced by the part of it that is read here; they merge as in `fit`."""
-    found: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        name, equals, value = arg.partition("=")
-        if name not in ("--config", "-c"):
-            found.append(arg)
-            continue
-        given = value if equals else next(rest, "")
-        path = Path(given)
-        require("://" not in given, "--config", wanted="a local file", got=given, remedy="Fetch it first.")
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        model = _below(tree, "model")
-        parts = [(key, node) for key, node in (model.value if isinstance(model, yaml.MappingNode) else ()) if key.value in _OWN]
-        found.append("--config=" + yaml.serialize(yaml.MappingNode("tag:yaml.org,2002:map", parts), Dumper=yaml.SafeDumper))
-    return found
-
-
-def _below(tree: Any, key: str) -> Any:
-    pairs = tree.value if isinstance(tree, yaml.MappingNode) else ()
-    return next((node for name, node in pairs if name.value == key), None)
-
-
-def _without_model(arg: str) -> str:
-    """`--model.verifier...`, as `fit` spells it, is understood too."""
-    return next((arg.replace("--model.", "--", 1) for name in _OWN if arg.startswith(f"--model.{name}")), arg)
 
 
 def _verify(settings: Any) -> int:

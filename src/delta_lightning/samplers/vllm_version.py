@@ -21,17 +21,15 @@ def installed() -> tuple[str, str] | None:
     return None
 
 
-def check_version() -> str:
-    """A line that names the vLLM found. Raises `ConfigError` where there is none, or one outside the tested versions.
+def check_version(what: str = "model.sampler=VLLMSampler") -> str:
+    """A line that names the vLLM found. Raises `ConfigError`, for `what`, where there is none, or one that is not tested.
 
     vLLM has no stable interface for weights in place: what works in one minor version is renamed or gone in the next.
     """
     found = installed()
     if found is None:
-        raise ConfigError("model.sampler=VLLMSampler", wanted=f"vLLM {TESTED}.*", got="not installed", remedy=REMEDY)
+        raise ConfigError(what, wanted=f"vLLM {TESTED}.*", got="not installed", remedy=REMEDY)
     name, number = found
     if number.split("+")[0].split(".")[:2] != TESTED.split("."):
-        raise ConfigError(
-            "model.sampler=VLLMSampler", wanted=f"vLLM {TESTED}.*, the tested versions", got=f"{name} {number}", remedy=REMEDY
-        )
+        raise ConfigError(what, wanted=f"vLLM {TESTED}.*, the tested versions", got=f"{name} {number}", remedy=REMEDY)
     return f"sampler: {name} {number}"

@@ -97,13 +97,17 @@ def serve_environment(environment: Mapping[str, str], gpus: str | None = None) -
     return made
 
 
-def write_config(model: Any, folder: Path) -> None:
-    """config.json of a model, as vLLM reads it, and nothing else. Raises `ConfigError` for heads without a kernel on CPUs."""
+def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
+    """config.json of a model, as vLLM reads it, and no weights. Raises `ConfigError` for heads without a kernel on CPUs.
+
+    Args:
+        model: of `transformers`, also on the meta device. dtype: of its weights, where the model does not have it.
+    """
     if on_cpu():
         _check_heads(model.config)
     config = copy.deepcopy(model.config)
     config.architectures = [library_class(model).__name__]
-    config.dtype = next(model.parameters()).dtype
+    config.dtype = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
     config.save_pretrained(folder)
 
 

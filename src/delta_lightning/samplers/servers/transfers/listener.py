@@ -30,7 +30,7 @@ class Stream:
     def __init__(self, workers: int) -> None:
         self.token = secrets.token_urlsafe(32)
         self._lock = threading.Lock()
-        self._free = [queue.Queue[Piece | None](AHEAD) for _ in range(workers)]
+        self._free = [queue.Queue[Piece](AHEAD) for _ in range(workers)]
         self._all = list(self._free)
         self._over = False
 
@@ -53,17 +53,27 @@ class Stream:
                         return f"it took no weights in {seconds:g} s"
         return None
 
-    def claim(self) -> queue.Queue[Piece | None] | None:
+    def claim(self) -> queue.Queue[Piece] | None:
         """The queue of a worker that connects, None if all have."""
         with self._lock:
             return self._free.pop() if self._free else None
 
+    def pieces(self, mine: queue.Queue[Piece], seconds: float) -> Iterator[Piece]:
+        """What is put for a worker, until the update is over or nothing comes for `seconds`."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                piece = mine.get(timeout=POLL)
+            except queue.Empty:
+                if self._over or time.monotonic() > until:
+                    return
+                continue
+            yield piece
+            until = time.monotonic() + seconds
+
     def close(self) -> None:
         """Let every worker that still waits go."""
         self._over = True
-        for waiting in self._all:
-            with contextlib.suppress(queue.Full):  # then it is busy with what comes before, and ends at its silence
-                waiting.put_nowait(None)
 
 
 class Listener:
@@ -120,16 +130,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         shown = self.headers.get("Authorization", "").encode()
         mine = [one for one in self.server.streams if hmac.compare_digest(shown, f"Bearer {one.token}".encode())]
-        pieces = mine[0].claim() if mine and self.path == PATH else None
+        waiting = mine[0].claim() if mine and self.path == PATH else None
         self.close_connection = True
-        if pieces is None:
+        if waiting is None:
             self.send_error(403, "no update for this token")
             return
         self.send_response(200)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        while (piece := pieces.get(timeout=self.server.patience)) is not None:
+        for piece in mine[0].pieces(waiting, self.server.patience):
             for data in piece:
                 if len(data):
                     self.wfile.write(b"%x\r\n" % len(data))
