@@ -93,7 +93,7 @@ def test_a_sleeping_engine_neither_samples_nor_scores(model: Any, monkeypatch: p
     session.close()
     with pytest.raises(RunError, match="closed"):
         session.update_weights(1, model.named_parameters())
-    assert engine.told == [("sleep", 2), "shutdown"]
+    assert engine.told == [("sleep", 2), ("wake", "weights", "kv_cache"), "shutdown"]
 
 
 def test_without_the_option_it_never_sleeps(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,11 +227,15 @@ class VLLMSession(SamplerSession):
 
     def close(self) -> None:
         """Free the engine's weights and cache."""
-        if self._engine is not None:
-            from delta_lightning.samplers.vllm_engine import stop_engine
+        if self._engine is None:
+            return
+        from delta_lightning.samplers.vllm_engine import stop_engine
 
+        try:  # vLLM frees memory of a sleeping engine a second time, which CUDA refuses
+            self._wake("weights", "kv_cache")
+        finally:
             stop_engine(self._engine, keep_ranks=self._joined)
-        self._engine = None
+            self._engine = None
 
     # Requests --------------------------------------------------------------------------------------------------------
 
@@ -243,10 +247,10 @@ class VLLMSession(SamplerSession):
         if self._running:
             raise RunError(f"vLLM cannot be {purpose} while {len(self._running)} completions are being sampled")
 
-    def _wake(self, memory: str) -> None:
+    def _wake(self, *memory: str) -> None:
         if self._asleep:
             torch.cuda.empty_cache()  # what the trainer's allocator keeps for later, vLLM could not have
-            self._engine.wake_up(tags=[memory])
+            self._engine.wake_up(tags=list(memory))
 
     def _add(self, name: str, token_ids: Sequence[int], request: Any) -> None:
         self._engine.add_request(name, {"prompt_token_ids": list(token_ids)}, request)
