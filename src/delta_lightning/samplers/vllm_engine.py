@@ -6,6 +6,7 @@ import copy
 import os
 import random
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -110,9 +111,9 @@ def _executor(context: SamplerContext) -> type:
     from vllm.utils.network_utils import get_file_store_init_method
     from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
 
-    # A process group that is there is joined, and the address is not used. Its end names shared memory for sums over ranks on
-    # CPUs, unless ranks differ in it: then gloo adds up, which waits without holding a core and never meets another run's.
-    address = f"rank:{context.rank}" if ranks_are_joined() else get_file_store_init_method()
+    # A process group that is there is joined, and the address is not used. Its end names shared memory on CPUs, so that it must
+    # not be another run's; and since ranks differ in it they add up through gloo, which waits without holding a core.
+    address = f"joined:{uuid.uuid4().hex}" if ranks_are_joined() else get_file_store_init_method()
     place = address, context.rank, _index(context.device)
     return type("BesideTrainer", (ExecutorWithExternalLauncher,), {"_distributed_args": lambda self: place})
 
