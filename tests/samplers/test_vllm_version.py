@@ -48,7 +48,9 @@ def test_the_command_line_refuses_a_missing_vllm_before_it_loads_a_model(
     assert "model.sampler=VLLMSampler: wanted vLLM 0.32.*, got not installed" in outcome.err
 
 
-@pytest.mark.parametrize("bad", [{"context": -1}, {"max_sequences": 0}, {"cache_gib": 0.0}, {"memory_share": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"context": -1}, {"max_sequences": 0}, {"cache_gib": 0.0}, {"memory_share": 1.0}, {"tensor_parallel": 0}]
+)
 def test_ranges_are_checked(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=f"VLLMSampler.{next(iter(bad))}"):
         VLLMSampler(**bad)  # type: ignore[arg-type]
