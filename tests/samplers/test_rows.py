@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from delta_lightning.errors import ConfigError
@@ -24,6 +26,18 @@ def test_what_cannot_be_sampled_is_refused_at_the_call(lengths: list[int], group
     session = open_session(tiny_model(vocabulary=8))
     with pytest.raises(ConfigError, match=message):
         session.generate(prompts(lengths), num_completions=group, params=SamplingParams(), seed=0)  # not iterated
+
+
+def test_tokens_that_the_model_does_not_know_are_refused_at_the_call() -> None:
+    """Those of another model's tokenizer; an embedding would end the process on a GPU."""
+    session = open_session(tiny_model(vocabulary=8))
+    strange = [dataclasses.replace(prompt, token_ids=(3, 8, -1)) for prompt in prompts([3])]
+    with pytest.raises(ConfigError, match="prompt p0: wanted token ids from 0 to 7, the model's vocabulary, got 8, -1"):
+        session.generate(strange, num_completions=1, params=SamplingParams(), seed=0)
+
+
+def test_no_prompts_no_completions() -> None:
+    assert sample(open_session(tiny_model(vocabulary=8)), [], 4) == {}
 
 
 def test_two_prompts_of_one_id_are_refused() -> None:

@@ -67,8 +67,10 @@ class HFSession(SamplerSession):
         """Completions as their rows end. Raises `ConfigError` at once for prompts and options that cannot be sampled."""
         model, tokenizer = self._context.model, self._context.tokenizer
         context = getattr(model.config, "max_position_embeddings", None)
-        waiting = groups(prompts, num_completions=num_completions, params=params, seed=seed, context=context)
         vocabulary = int(model.lm_head.weight.shape[0])
+        waiting = groups(
+            prompts, num_completions=num_completions, params=params, seed=seed, context=context, vocabulary=vocabulary
+        )
         stops, bans = self._stop_rules(params, vocabulary), Bans(params, tokenizer=tokenizer, vocabulary=vocabulary)
         completions: Generator[Completion, None, None] = self._generate(waiting, params, stops, bans)
         return completions

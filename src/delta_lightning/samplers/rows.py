@@ -11,6 +11,8 @@ from delta_lightning.errors import ConfigError, require
 from delta_lightning.functional.random import stable_hash
 from delta_lightning.types import Completion, Prompt, SamplingParams
 
+NAMED = 5  # offenders named in a message
+
 
 @dataclass(eq=False)
 class Row:
@@ -56,20 +58,27 @@ class Waiting:
 
 
 def groups(
-    prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int, context: int | None
+    prompts: Sequence[Prompt],
+    *,
+    num_completions: int,
+    params: SamplingParams,
+    seed: int,
+    context: int | None,
+    vocabulary: int | None = None,
 ) -> list[Waiting]:
     """One entry for each prompt, by length and id, whatever the order in which they were given.
 
     Args:
         context: positions that the model reads, None without a bound. A prompt's completions are at most what it leaves.
+        vocabulary: tokens that the model knows; None where the engine looks at them itself.
 
     Raises:
-        ConfigError: no completions are wanted, an id occurs twice, or a prompt is empty or leaves no room.
+        ConfigError: no completions are wanted, an id occurs twice, or a prompt is empty, leaves no room or has unknown tokens.
     """
     require(num_completions >= 1, "num_completions", wanted="at least 1", got=num_completions, remedy="Raise it.")
     seen: set[str] = set()
     for prompt in prompts:
-        _check_prompt(prompt, context)
+        _check_prompt(prompt, context, vocabulary)
         require(prompt.id not in seen, f"prompt {prompt.id}", wanted="each prompt once: its id keys its draws",
                 got="two of them", remedy="Give them ids of their own, or raise num_completions.")  # fmt: skip
         seen.add(prompt.id)
@@ -83,7 +92,7 @@ def groups(
     ]  # fmt: skip
 
 
-def _check_prompt(prompt: Prompt, context: int | None) -> None:
+def _check_prompt(prompt: Prompt, context: int | None, vocabulary: int | None) -> None:
     length = len(prompt.token_ids)
     require(length >= 1, f"prompt {prompt.id}", wanted="at least one token", got=0,
             remedy="The template or the tokenizer left nothing: give it a text, or a beginning-of-sequence token.")  # fmt: skip
@@ -91,4 +100,10 @@ def _check_prompt(prompt: Prompt, context: int | None) -> None:
         raise ConfigError(
             f"prompt {prompt.id}", wanted=f"at most {context - 1} tokens, since the model reads {context}", got=str(length),
             remedy="Lower data.max_prompt_tokens, or raise the model's context.",
+        )  # fmt: skip
+    if vocabulary is not None and not all(0 <= token < vocabulary for token in prompt.token_ids):
+        unknown = [token for token in prompt.token_ids if not 0 <= token < vocabulary]
+        raise ConfigError(
+            f"prompt {prompt.id}", wanted=f"token ids from 0 to {vocabulary - 1}, the model's vocabulary",
+            got=", ".join(map(str, unknown[:NAMED])), remedy="The tokenizer is another model's: give the model its own.",
         )  # fmt: skip
