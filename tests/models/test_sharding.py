@@ -50,6 +50,7 @@ def one_kind(kind: str) -> dict[str, Any]:
     found["buffers"] = {name: buffer.clone() for name, buffer in model.named_buffers()}
     # Sampling first: it must work in a model that has never run.
     found["completions"] = completions(model, OF_RANK[rank])
+    found["nothing"] = completions(model, LENGTHS[: 1 - rank])
     found["cut"].append(is_cut(model))
     early = HFSampler().open(context(model)).generate(
         prompts([4]), num_completions=3, params=SamplingParams(max_new_tokens=8), seed=0
@@ -105,6 +106,7 @@ def test_ranks_sample_what_one_rank_samples(found: list[dict[str, Any]], kind: s
         want = completions(build(kind), OF_RANK[rank])
         assert one[kind]["completions"] == want
         lengths.append(max(map(len, want.values())))
+        assert one[kind]["nothing"] == completions(build(kind), LENGTHS[: 1 - rank]), "a rank without prompts"
         assert one[kind]["whole inside"] and len(one[kind]["first"]) == 1
     assert lengths[0] != lengths[1] or len(OF_RANK[0]) != len(OF_RANK[1])
 

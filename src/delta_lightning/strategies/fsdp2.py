@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from delta_lightning.errors import RunError, require
 from delta_lightning.models.sharding import Sharding
 from delta_lightning.models.spreading import spread
-from delta_lightning.trainer.callbacks.atomic import beside, whole
+from delta_lightning.trainer.callbacks.atomic import beside, unwritten, whole
 
 DTYPES = {"model": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 BOTH_BACKENDS = "cpu:gloo,cuda:nccl"  # shards in main memory are summed there too
@@ -91,16 +91,30 @@ class FSDP2Strategy(ModelParallelStrategy):
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
         target = Path(self.broadcast(filepath))
-        with whole(target, "the checkpoint") if self.is_global_zero else nullcontext(beside(target)) as partial:
-            self.barrier("the place is free")
-            written = False
-            try:
-                super().save_checkpoint(checkpoint, partial, storage_options)
-                written = True
-            except CheckpointException as error:  # raised on all ranks, with what happened on some
-                raise next(iter(error.failures.values()))[0] from error
-            finally:
-                everywhere = self.reduce_boolean_decision(written)
-            if not everywhere:
-                raise RunError("the checkpoint could not be written by every rank; the one that failed says why")
+        with ExitStack() as stack:
+            with self._together():
+                if self.is_global_zero:
+                    stack.enter_context(whole(target, "the checkpoint"))
+            with self._together():
+                try:
+                    super().save_checkpoint(checkpoint, beside(target), storage_options)
+                except (CheckpointException, OSError, RuntimeError) as error:
+                    # The first kind is raised on all ranks, with what happened on some.
+                    cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+                    told = unwritten(cause, target, "the checkpoint")
+                    if told is None:
+                        raise
+                    raise told from error
         self.barrier("renamed")
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What fails on one rank fails on all, so that none waits for it. Collective."""
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            everywhere = self.reduce_boolean_decision(done)
+        if not everywhere:
+            raise RunError("the checkpoint could not be written by every rank; the one that failed says why")

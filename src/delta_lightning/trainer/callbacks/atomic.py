@@ -45,13 +45,21 @@ def whole(target: Path, what: str) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             _remove(partial)
-        reason = _storage_reason(error)
-        if reason is None:
+        told = unwritten(error, target, what)
+        if told is None:
             raise
-        raise RunError(
-            f"{what} could not be written to {target.parent}: {reason}; {_free(target.parent)} free there. "
-            f"What was there before is untouched. Free some space, or choose another folder."
-        ) from error
+        raise told from error
+
+
+def unwritten(error: BaseException, target: Path, what: str) -> RunError | None:
+    """What to say of an error that kept `target` from being written; None if the error is about something else."""
+    reason = _storage_reason(error)
+    if reason is None:
+        return None
+    return RunError(
+        f"{what} could not be written to {target.parent}: {reason}; {_free(target.parent)} free there. "
+        f"What was there before is untouched. Free some space, or choose another folder."
+    )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
