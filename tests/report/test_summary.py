@@ -23,6 +23,13 @@ def test_numbers() -> None:
     assert summary["tokens_per_second"] == {"sampled": pytest.approx(120.0), "step": pytest.approx(40.0)}
 
 
+def test_sampling_ahead_counts_as_sampling() -> None:
+    """The second step was sampled in 2 s beside the first, and half a second of it was sampled again."""
+    ahead = [HISTORY[0], HISTORY[1] | {"seconds/sample": 0.5, "seconds/ahead_sample": 2.0}]
+    rates = summarise(ahead, [], sequences_per_step=6, phases=("sample",))["tokens_per_second"]
+    assert rates == {"sampled": pytest.approx(240 / 3.5), "step": pytest.approx(40.0)}
+
+
 def test_a_run_without_evaluations_or_times() -> None:
     summary = summarise([{"step": 1}], [], sequences_per_step=6, phases=("sample",))
     assert summary["held_out_accuracy"] is None and summary["tokens_per_second"] == {"sampled": None, "step": None}

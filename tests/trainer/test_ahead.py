@@ -77,6 +77,7 @@ def test_each_step_but_the_first_trains_on_the_weights_before() -> None:
     # The policy ratio is with the trainer's own log-probabilities of the present weights, not with the sampler's.
     assert [(row["update/ratio"], row["update/kl_nats"]) for row in watch.first] == [(1, 0)] * STEPS
     assert all(row["seconds/ahead_sample"] > 0 for row in watch.last[1:])
+    assert [row["seconds/sample"] > 0 for row in watch.last] == [True, False, False], "only the first step waits for all"
 
 
 def test_the_next_step_is_sampled_while_this_one_trains() -> None:

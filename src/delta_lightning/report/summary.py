@@ -30,12 +30,12 @@ def summarise(
     Returns:
         `steps`; `held_out_accuracy` with `before`, `after` and their steps (None without evaluations); for each compared
         metric its first and last value; mean seconds per rollout step by phase; tokens per second, sampled tokens over
-        sampling time (`sampled`) and over the whole step (`step`).
+        sampling time, ahead or not (`sampled`) and over the whole step (`step`).
     """
     known = [row for row in held_out if "held_out/accuracy" in row]
     phase_seconds = {name: _mean(history, f"seconds/{name}") for name in phases}
     whole = [row for row in history if "seconds/step" in row and "rollout/completion_tokens" in row]
-    sampled = [row for row in history if row.get("seconds/sample") and "rollout/completion_tokens" in row]
+    sampled = [{**row, "sampling": _sampling(row)} for row in history if "rollout/completion_tokens" in row]
     return {
         "steps": int(history[-1]["step"]),
         "held_out_accuracy": {
@@ -46,7 +46,7 @@ def summarise(
         "seconds_per_step": _mean(history, "seconds/step"),
         "seconds_per_phase": {name: seconds for name, seconds in phase_seconds.items() if seconds is not None},
         "tokens_per_second": {
-            "sampled": _rate(sampled, "seconds/sample", sequences_per_step),
+            "sampled": _rate([row for row in sampled if row["sampling"]], "sampling", sequences_per_step),
             "step": _rate(whole, "seconds/step", sequences_per_step),
         },
     }  # fmt: skip
@@ -90,6 +90,11 @@ def _ends(history: Sequence[Row], name: str) -> list[float] | None:
 def _mean(history: Sequence[Row], name: str) -> float | None:
     values = [row[name] for row in history if name in row]
     return sum(values) / len(values) if values else None
+
+
+def _sampling(row: Row) -> float:
+    """Seconds of sampling for this step, during it or during the one before."""
+    return row.get("seconds/sample", 0.0) + row.get("seconds/ahead_sample", 0.0)
 
 
 def _rate(rows: Sequence[Row], seconds: str, sequences: int) -> float | None:

@@ -107,6 +107,6 @@ class PhaseClock:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
 
     def take(self) -> dict[str, float]:
-        """Seconds by phase since the last call."""
-        seconds, self._seconds = self._seconds, {}
+        """Seconds by phase since the last call, 0 for phases that ran only before it: their last value is not the present."""
+        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
         return seconds
