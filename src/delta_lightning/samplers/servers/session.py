@@ -227,7 +227,8 @@ class ServerSession(SamplerSession):
         if len(dtypes) > 1:
             raise ConfigError("VLLMServerSampler.servers", wanted="servers of one dtype", got=", ".join(sorted(dtypes)),
                               remedy="Start them with the same --dtype.")  # fmt: skip
-        target = Target(dtype=getattr(torch, dtypes.pop()), tied=self._tied, silence=options.update_seconds)
+        shapes = {name: tuple(value.shape) for name, value in context.model.named_parameters()}
+        target = Target(dtype=getattr(torch, dtypes.pop()), tied=self._tied, silence=options.update_seconds, shapes=shapes)
         self._transfer = options.transfer.open(target)
         return _Opened(secrets.token_hex(4), tuple(found))
 

@@ -13,7 +13,7 @@ from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.samplers.servers.transfers import FolderTransfer, Target
 from support.weight_server import WeightServer, weight_server
 
-TARGET = Target(dtype=torch.float32, tied=None, silence=10.0)
+TARGET = Target(dtype=torch.float32, tied=None, silence=10.0, shapes={})
 
 
 @pytest.fixture

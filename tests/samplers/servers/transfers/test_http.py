@@ -19,7 +19,7 @@ from delta_lightning.samplers.servers.client import Client
 from delta_lightning.samplers.servers.transfers import Delivered, HTTPTransfer, Target, TransferSession
 from support.weight_server import WeightServer, until, weight_server
 
-TARGET = Target(dtype=torch.float32, tied="embedding", silence=10.0)
+TARGET = Target(dtype=torch.float32, tied="embedding", silence=10.0, shapes={})
 
 
 def weights(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ def arrived(loaded: dict[str, Tensor], given: dict[str, Tensor]) -> bool:
 def test_every_worker_of_every_server_gets_every_bit(dtype: torch.dtype) -> None:
     given = weights(dtype)
     with weight_server(workers=2) as one, weight_server() as other:
-        session = HTTPTransfer().open(Target(dtype=dtype, tied=None, silence=10.0))
+        session = HTTPTransfer().open(Target(dtype=dtype, tied=None, silence=10.0, shapes={}))
         for version in (1, 2):
             delivered = send(session, [one, other], given, version)
             assert delivered.names == tuple(given) and delivered.failures == (None, None)
@@ -175,7 +175,7 @@ def test_a_server_that_is_away_is_named_and_the_weights_are_read_to_their_end(se
 
 
 def test_a_server_that_hangs_is_cut_off_and_the_others_get_all(server: WeightServer) -> None:
-    session = HTTPTransfer().open(Target(dtype=torch.float32, tied=None, silence=1.0))
+    session = HTTPTransfer().open(Target(dtype=torch.float32, tied=None, silence=1.0, shapes={}))
     server.stall_after = 2
     given = {f"w{index}": torch.full((400, 1000), float(index)) for index in range(20)}
     with weight_server() as good:
