@@ -1,4 +1,4 @@
-"""Tokens per second of HFSampler beside plain `model.generate`, long-tailed lengths, and what the batch does to completions.
+"""Tokens per second of HFSampler beside plain `model.generate`, long-tailed lengths.
 
     python benchmarks/sampling/run.py                  # writes benchmarks/sampling/results.json
     python benchmarks/sampling/run.py --device cuda    # on a GPU, bfloat16, larger models
@@ -162,24 +162,6 @@ def where(model: Any, size: dict[str, Any]) -> Measured:
     return {label: round(share, 3) for label, share in (shares | {"everything else": rest}).items()}
 
 
-def determinism(model: Any, size: dict[str, Any]) -> dict[str, float | int | bool]:
-    """The same completions, batched in other ways: how many differ, and by how much their log-probabilities do."""
-    prompts, limit = given(size["prompts"]), size["limit"]
-    first, again, other = (
-        {(c.prompt_id, c.sample_index): c for c in ours(model, order, 8, limit, SEED, threads=1, **options)}
-        for order, options in ((prompts, {}), (prompts[::-1], {}), (prompts, {"max_rows": len(prompts) * 8 // 5}))
-    )
-    same = [key for key in first if list(first[key].token_ids) == list(other[key].token_ids)]
-    gaps = [abs(a - b) for key in same for a, b in zip(first[key].logprobs, other[key].logprobs, strict=True)]
-    return {
-        "completions": len(first), "tokens": sum(len(c.token_ids) for c in first.values()),
-        "same_options_other_order_bitwise_equal": first == again,
-        "other_max_rows_completions_with_other_tokens": len(first) - len(same),
-        "other_max_rows_max_abs_logprob_difference": max(gaps), "other_max_rows_share_of_tokens_that_differ":
-        sum(gap > 0 for gap in gaps) / len(gaps),
-    }  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
@@ -197,8 +179,7 @@ def main() -> None:
             continue
         model = build(size, device)
         ours(model, given(2), 2, 8, SEED)  # kernels and imports, outside of every measurement
-        extra[name] = {"size": size, "floor": floor(model, size, device), "determinism": determinism(model, size),
-                       "where": where(model, size)}  # fmt: skip
+        extra[name] = {"size": size, "floor": floor(model, size, device), "where": where(model, size)}  # fmt: skip
         print(json.dumps(extra[name]), flush=True)
         for group in GROUPS:
             turns: dict[str, list[Measured]] = {}
