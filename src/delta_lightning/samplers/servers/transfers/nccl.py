@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from delta_lightning.errors import require
+from delta_lightning.errors import RunError, require
 from delta_lightning.samplers.servers.client import Client, ServerError
 from delta_lightning.samplers.servers.transfers.sender import DAY, Counted, Round
 from delta_lightning.samplers.servers.transfers.transfer import Delivered, Target, TransferSession, WeightTransfer
@@ -68,7 +68,7 @@ class NCCLSession(TransferSession):
         self._servers: _Servers | None = None
 
     def send(self, version: int, label: str, weights: Iterable[tuple[str, Tensor]], clients: Sequence[Client]) -> Delivered:
-        """See the seam; a failure of one server is a failure of all, since they are one group."""
+        """See the seam; a failure of one server is a failure of all, since they are one group. Raises `RunError`."""
         counted, work = Counted(weights, self._target.dtype), Round(clients, self._target, version, label)
         start = time.perf_counter()
         try:
@@ -82,6 +82,10 @@ class NCCLSession(TransferSession):
             failures = tuple(ServerError(client.url, error.asked, error.reason, error.status) for client in clients)
             seconds = time.perf_counter() - start
             return Delivered(names=tuple(counted.checksums), num_bytes=counted.num_bytes, seconds=seconds, failures=failures)
+        except (RuntimeError, ValueError, OSError) as error:  # what torch and vLLM raise
+            counted.exhaust()
+            problem = f"{type(error).__name__}: {error}"
+            raise RunError(f"weights of version {version} could not be sent over NCCL: {problem}") from error
         return work.settle(counted)
 
     def close(self) -> None:
