@@ -72,6 +72,7 @@ def test_a_folder_that_cannot_be_written_stops_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"no gzip", gzip.compress(b"[1]\n"), gzip.compress(b"{}\n{}\n"), gzip.compress(b"{\n"), gzip.compress(b'{"format":')],
+    ids=["empty", "no gzip", "a list", "two headers", "cut short", "cut within a line"],
 )
 def test_files_that_are_no_recording_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tape_path(tmp_path, 0)
