@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "fault": "",  # what it does wrong from now on
     "after": 0,  # generate requests that it first serves well
     "times": 1 << 30,  # requests that go wrong
+    "updates": 0,  # updates of the weights that arrive before the fault
     "delay": 0.0,  # seconds that each completion takes
     "version": "0.32.0", "logprobs_mode": "processed_logprobs", "async_scheduling": False, "cuts": True, "dtype": "float32",
     "backend": "delta_lightning_http", "plugin": True, "dev_mode": True, "counts": True, "tokenizer": True,
@@ -57,6 +58,7 @@ class Double:
         dtype = getattr(torch, self.settings["dtype"])
         self.copy = CopySession(model, tokenizer, dtype=dtype, forget_tied_head=self.settings["forget_head"])
         self.label, self.lock, self.counting = "default", threading.Lock(), threading.Lock()
+        self.updates = 0
         self.tokens, self.asked, self.served, self.aborted, self.running, self.most = 0, 0, 0, 0, 0, 0
         self.mass: dict[str, list[float]] = {}
         self.receipt: dict[str, Any] = {}
@@ -159,7 +161,8 @@ class Double:
             "version": info["version"], "num_bytes": sum(value.numel() * value.element_size() for _, value in weights),
             "checksums": {name: sampled_checksum(value) for name, value in weights},
         }  # fmt: skip
-        fault = self.settings["fault"]
+        self.updates += 1
+        fault = self.settings["fault"] if self.updates > self.settings["updates"] else ""
         if fault == "loses weights":
             self.receipt["checksums"].popitem()
         self.copy.fault = WEIGHT_FAULTS.get(fault, lambda sent: sent)
@@ -384,7 +387,10 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     for line in sys.stdin:
         if os.fork() == 0:
-            serve(line.strip())
+            try:
+                serve(line.strip())
+            finally:
+                print("it failed to start", flush=True)  # which is no pid and port
 
 
 if __name__ == "__main__":
