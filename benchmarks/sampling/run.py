@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
     parser.add_argument("--turns", type=int, default=2, help="of the largest group; smaller ones take more")
     parser.add_argument("--only", help="one model")
+    parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, help="completions for each prompt")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
     if options.threads:
@@ -181,7 +182,7 @@ def main() -> None:
         ours(model, given(2), 2, 8, SEED)  # kernels and imports, outside of every measurement
         extra[name] = {"size": size, "floor": floor(model, size, device), "where": where(model, size)}  # fmt: skip
         print(json.dumps(extra[name]), flush=True)
-        for group in GROUPS:
+        for group in options.groups:
             turns: dict[str, list[Measured]] = {}
             for turn in range(options.turns * max(GROUPS) // group):
                 for arm, work in arms(model, size, group).items():
