@@ -110,6 +110,7 @@ def test_at_a_checkpoint_of_a_run(invoke: Invoke, tmp_path: Path) -> None:
         (["--gradient_gib=-1"], "--gradient_gib: wanted at least 0"),
         (["--step=-1"], "--step: wanted at least 0"),
         (["--trainer.devices=2", "--trainer.strategy=ddp"], "trainer.devices: wanted 1"),
+        (["--trainer.devices=1", "--trainer.strategy=fsdp2"], "trainer.strategy: wanted auto"),
         (["--sizes.bins=0"], "sizes.bins: wanted at least 1"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from support.cli import SMALL, Invoke, shell
 
@@ -32,6 +33,13 @@ def table(text: str, *more: str) -> Callable[[Path], list[str]]:
 
 def flags(*args: str) -> Callable[[Path], list[str]]:
     return lambda tmp_path: list(args)
+
+
+def sharded_checkpoint(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "run" / "checkpoints" / "step-1.ckpt"
+    folder.mkdir(parents=True)
+    torch.save({"global_step": 4}, folder / "meta.pt")
+    return [f"--ckpt_path={folder}"]
 
 
 def held_run(tmp_path: Path) -> list[str]:
@@ -140,6 +148,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "no weights": (weightless_model, ["model", "weights"]),
     "no checkpoint": (flags("--ckpt_path=nowhere.ckpt"), ["--ckpt_path=nowhere.ckpt", "nothing there"]),
     "cut checkpoint": (cut_checkpoint, ["step-1.ckpt", "earlier one"]),
+    "sharded checkpoint": (sharded_checkpoint, ["--ckpt_path", "step-1.ckpt", "Use --trainer.strategy=fsdp2"]),
     "folder with a run": (held_run, ["run_dir", "config.yaml", "Choose another --run_dir"]),
     "folder that cannot be made": (flags("--run_dir=/proc/run"), ["run_dir", "/proc/run", "Choose another --run_dir"]),
     "folder is a file": (lambda tmp_path: [f"--run_dir={file(tmp_path, 'taken', '')}"], ["run_dir", "A file has that name"]),

@@ -180,6 +180,7 @@ class DeltaCLI(LightningCLI):
     def before_fit(self) -> None:
         """Everything that can be refused is refused here, before a model loads."""
         assert self.folder is not None
+        preflight.check_checkpoint(self.settings.ckpt_path, self.trainer.strategy)
         preflight.check_optimizer(self.model)
         if rank() == 0:
             run_folder.check(self.folder, ckpt_path=self.settings.ckpt_path)
@@ -195,6 +196,7 @@ class DeltaCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """See `before_fit`."""
+        preflight.check_checkpoint(self.settings.ckpt_path, self.trainer.strategy)
         preflight.check_inputs(self.model, self.datamodule, rank=rank(), training=False)
 
     def fit(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:

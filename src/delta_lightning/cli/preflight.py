@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import Strategy
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.strategies import FSDP2Strategy
 from delta_lightning.trainer.checks import check_prompt_count, check_room
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
@@ -41,6 +44,15 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             "trainer.strategy", wanted="fsdp2", got=str(name),
             remedy="Lightning's fsdp is FSDP1, which can neither sample nor clip here: use --trainer.strategy=fsdp2.",
+        )  # fmt: skip
+
+
+def check_checkpoint(ckpt_path: str | None, strategy: Strategy) -> None:
+    """Refuses the folder of a sharded run where it cannot be read. Raises `ConfigError`."""
+    if ckpt_path is not None and Path(ckpt_path).is_dir() and not isinstance(strategy, FSDP2Strategy):
+        raise ConfigError(
+            "--ckpt_path", wanted="a file, since only fsdp2 reads the parts of a sharded run", got=f"the folder {ckpt_path}",
+            remedy="Use --trainer.strategy=fsdp2, which one device can do too, or begin from the run's export.",
         )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ class Sharding:
     Attributes:
         mesh: one dimension, all ranks.
         compute_dtype: of gathered parameters and of the computation; None is the parameters' own.
-        reduce_dtype: of the sum of gradients over ranks; None is the computation's.
+        reduce_dtype: of the sum of gradients over ranks; None is the computation's, and float64 is never narrowed.
         reshard_after_forward: let a layer go after its forward pass. The other unit stays until its backward pass, which
             follows at once.
         offload: shards, gradients and optimiser in main memory.
@@ -54,9 +54,11 @@ class Sharding:
         )
 
         on_device = self.mesh.device_type != "cpu"
+        wide = (self.compute_dtype or model.lm_head.weight.dtype) is torch.float64
+        reduce_dtype = None if wide else self.reduce_dtype
         options: dict[str, Any] = {
             "mesh": self.mesh,
-            "mp_policy": MixedPrecisionPolicy(param_dtype=self.compute_dtype, reduce_dtype=self.reduce_dtype),
+            "mp_policy": MixedPrecisionPolicy(param_dtype=self.compute_dtype, reduce_dtype=reduce_dtype),
             "offload_policy": CPUOffloadPolicy(pin_memory=on_device) if self.offload else OffloadPolicy(),
         }
         for layer in model.model.layers:
