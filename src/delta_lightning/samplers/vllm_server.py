@@ -87,7 +87,7 @@ class VLLMServerSampler(Sampler):
         self.transfer.check()
         lines = []
         if self.start:
-            lines.append(check_version())
+            lines.append(check_version(f"model.sampler={WHAT}"))
         self.key()
         for url in self.servers:
             facts = inspect(self.client(url), self.transfer.backend())

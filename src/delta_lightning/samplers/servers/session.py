@@ -15,6 +15,7 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.interfaces import SamplerContext, SamplerSession
+from delta_lightning.models.sharding import full
 from delta_lightning.samplers.rows import Row, groups
 from delta_lightning.samplers.servers.client import Client, ServerError, excerpt
 from delta_lightning.samplers.servers.fleet import Fleet
@@ -293,8 +294,7 @@ class _Received:
         for name, value in weights:
             self.names.add(name)
             self.num_bytes += value.numel() * value.element_size()
-            whole = value.detach()
-            yield name, whole.full_tensor() if hasattr(whole, "full_tensor") else whole
+            yield name, full(value)
 
 
 def _drop_requests(client: Client) -> None:
