@@ -77,6 +77,16 @@ def test_a_server_that_fails_is_named_and_the_files_go_away(tmp_path: Path, serv
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_server_that_hangs_is_cut_off_and_the_others_go_on(tmp_path: Path, server: WeightServer) -> None:
+    server.stall_after = 2
+    with weight_server() as good:
+        target = Target(dtype=torch.float32, tied=None, silence=1.0, shapes={})
+        session = FolderTransfer(path=str(tmp_path)).open(target)
+        first, second = session.send(1, "a", weights().items(), [server.client, good.client]).failures
+        assert first is not None and first.reason == "it did not load the weights in 1 s" and second is None
+        assert (server.label, good.label) == ("default", "a") and list(tmp_path.iterdir()) == []
+
+
 def test_a_disk_that_is_full_is_an_error_and_the_weights_are_read_to_their_end(
     tmp_path: Path, server: WeightServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

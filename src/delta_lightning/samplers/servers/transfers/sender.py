@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -87,6 +87,8 @@ class Round:
     def finish(self, counted: Counted) -> Delivered:
         """Wait for the servers, have those name the label that prove what they loaded, and say what became of each."""
         for index, update in enumerate(self._updates):
+            if not wait([update], self._target.silence).done:  # all has been handed over by now
+                self.give_up(index, f"it did not load the weights in {self._target.silence:g} s")
             error = update.exception()
             if isinstance(error, ServerError):
                 self._reasons.setdefault(index, error)
