@@ -112,6 +112,13 @@ def test_weights_reach_the_engine_in_its_dtype(model: Any, monkeypatch: pytest.M
         assert torch.equal(engine.weights[name], value.detach().to(torch.bfloat16))
 
 
+def test_tokens_that_the_model_does_not_know_are_refused(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, _ = session_on_a_gpu(model, monkeypatch, sleep=False)
+    prompt = Prompt(id="odd", text="", token_ids=(2, 10_000), source="", reference={})
+    with pytest.raises(ConfigError, match="prompt odd: wanted token"):
+        session.generate([prompt], num_completions=1, params=SamplingParams(), seed=0)
+
+
 def test_a_probe_longer_than_the_engines_context_is_refused(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     session, _ = session_on_a_gpu(model, monkeypatch, sleep=False)
     with pytest.raises(

@@ -115,7 +115,14 @@ class VLLMSession(SamplerSession):
             raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
                               remedy="0.01 is as good as greedy.")  # fmt: skip
         everyones = self._team.prompts(prompts)
-        waiting = groups(everyones, num_completions=num_completions, params=params, seed=seed, context=self._room)
+        waiting = groups(
+            everyones,
+            num_completions=num_completions,
+            params=params,
+            seed=seed,
+            context=self._room,
+            vocabulary=self._vocabulary,
+        )
         tokenizer = self._context.tokenizer
         stops = StopRules(params, ends=self._ends, tokenizer=tokenizer, vocabulary=self._vocabulary)
         bans = Bans(params, tokenizer=tokenizer, vocabulary=self._vocabulary)
