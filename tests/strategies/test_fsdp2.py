@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,26 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import StrategyRegistry
 
 from delta_lightning.cli.resume import read_checkpoint
+from delta_lightning.credit import Delta
+from delta_lightning.credit.proxies import TopKHiddenGradient
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.filters import ZeroVariance
 from delta_lightning.losses import FIPO, KL
+from delta_lightning.models.probe import sequence_logprobs
 from delta_lightning.strategies import FSDP2Strategy
+from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.callbacks import HFExport, RolloutCheckpoint
+from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.weight_check import WeightCheck, WeightProof
+from support.engines import ScriptedSession
+from support.models import tiny_model
 from support.runs import STEPS, UPDATES, Ended, run, start
+from support.sampling import prompts
+from support.sharded import cut
 from support.world import run_ranks
 
+pytestmark = pytest.mark.timeout(600)  # several runs in one world
 LR = 0.5
 # A gradient is exact to 1e-5 of its norm in float32, a norm is clipped to 1, and plain SGD moves a parameter by LR times it.
 TOLERANCE = STEPS * UPDATES * LR * 1e-5
@@ -82,13 +94,17 @@ LAST = STEPS * UPDATES
 
 
 def adam(folder: Path | None = None, **changes: Any) -> Ended:
-    """A run with everything that has a state: AdamW, a schedule, a reference policy, refills, statistics of mini-batches."""
+    """A run with everything that has a state: AdamW, a schedule, a reference policy, refills, statistics of mini-batches.
+
+    Its credit reads the head while hidden states are computed again.
+    """
     saves = [ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1), HFExport()] if folder else []
     options: dict[str, Any] = {
         "devices": Ranks.current().size, "folder": folder, "callbacks": saves, "tied": False,
         "optimizer": lambda params: torch.optim.AdamW(params, lr=1e-3),
         "scheduler": lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.5, 1.0, 5),
         "penalties": [KL(coefficient=0.1)], "filters": [ZeroVariance()], "refill_rounds": 2, "weighting": FIPO(),
+        "credit": Delta(proxy=TopKHiddenGradient(k=4)), "cache": HiddenCache(device_gib=0, host_gib=0),
     } | changes  # fmt: skip
     return run(**options)
 
@@ -98,12 +114,13 @@ def stopped_and_resumed(folder: Path) -> dict[str, Any]:
     parts, file = folder / "parts", folder / "file"
     one_file = FSDP2Strategy(distributed_checkpoint=False)
     return {
-        "parts": adam(parts, strategy="fsdp2"),
+        "parts": adam(parts, strategy="fsdp2", validate_first=True),
         "parts, from 3": adam(strategy="fsdp2", checkpoint=parts / "step=3.ckpt"),
         "parts, from 4": adam(strategy="fsdp2", checkpoint=parts / "step=4.ckpt"),
         "file": adam(file, strategy=one_file),
         "file, from 3": adam(strategy=FSDP2Strategy(distributed_checkpoint=False), checkpoint=file / "step=3.ckpt"),
         "ddp, from the file": adam(strategy="ddp", checkpoint=file / "step=4.ckpt"),
+        "proof": wrong_on_rank_1(),
         "full disk": {who: full_disk(folder / who, who) for who in ("a part", "the rest", "the folder")},
     }
 
@@ -137,6 +154,7 @@ def test_a_checkpoint_is_a_folder_of_every_ranks_part(resumed: tuple[Path, list[
 
 def test_other_strategies_and_numbers_of_ranks_go_on_from_it(resumed: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, (found, _) = resumed
+    assert close(found["parts"], adam())
     assert close(found["parts"], found["ddp, from the file"])
     assert close(found["parts"], adam(checkpoint=folder / "file" / "step=4.ckpt"))
     (alone,) = run_ranks(1, from_parts, folder / "parts" / "step=4.ckpt")
@@ -205,3 +223,30 @@ def test_a_full_disk_ends_every_rank_and_leaves_the_checkpoint_before(
         assert one["left"] == ["step-1.ckpt"] and one["whole"] == UPDATES
     assert "No space left on device" in first["said"] and "checkpoints" in first["said"]
     assert "every rank" in second["said"] or "No space left" in second["said"]
+
+
+class Wrong(ScriptedSession):
+    """On rank 1 it serves something else than the model."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def logprobs(self, token_ids: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        return [values + Ranks.current().rank for values in sequence_logprobs(self.model, token_ids)]
+
+
+def wrong_on_rank_1() -> str:
+    """What the proof of weights says on this rank, of a sharded model."""
+    model = cut(tiny_model)
+    try:
+        WeightProof(WeightCheck(), prompts([9]), None).probe(Wrong(model), 1, model, MetricBook())
+    except RunError as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def test_a_sampler_with_other_weights_on_one_rank_ends_every_rank(resumed: tuple[Path, list[dict[str, Any]]]) -> None:
+    first, second = (found["proof"] for found in resumed[1])
+    assert first == "after the update to version 1 another rank's sampler has not the trainer's weights"
+    assert "differ from the trainer's by 1 nats" in second

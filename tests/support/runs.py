@@ -73,6 +73,7 @@ def run(
     checkpoint: Path | None = None,
     folder: Path | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    validate_first: bool = False,
     family: str = "qwen3",
     tied: bool = True,
     **parts: Any,
@@ -84,9 +85,12 @@ def run(
     trainer = pl.Trainer(
         strategy=strategy, devices=devices, accelerator="cpu", max_epochs=STEPS, accumulate_grad_batches=MICRO, logger=False,
         callbacks=[watch, *callbacks], enable_checkpointing=bool(callbacks), enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, default_root_dir=folder,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=1, check_val_every_n_epoch=STEPS + 1,
+        default_root_dir=folder,
     )  # fmt: skip
     try:
+        if validate_first:
+            trainer.validate(module, data, verbose=False)
         trainer.fit(module, data, ckpt_path=checkpoint)
     finally:
         module.close()
