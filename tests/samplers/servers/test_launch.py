@@ -54,7 +54,7 @@ def test_only_the_config_is_written(folder: Path) -> None:
 def test_the_command_takes_what_the_options_leave_open_from_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "on_cpu", lambda: True)
     command = serve_command(folder, options(), 8123, "delta_lightning_http")
-    assert command[0] == sys.executable
+    assert command[:3] == [sys.executable, "-P", "-m"], "the folder that a run is started in shadows no module"
     assert {
         "--dtype=float32", "--max-model-len=96", "--port=8123", "--host=127.0.0.1", "--enforce-eager",
         "--enable-prefix-caching", "--logprobs-mode=processed_logprobs", "--no-async-scheduling",

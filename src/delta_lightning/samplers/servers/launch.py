@@ -63,7 +63,8 @@ def serve_command(folder: Path, options: ServeOptions, port: int, backend: str, 
     context = options.context or int(config["max_position_embeddings"])
     dtype = options.dtype if options.dtype != "auto" else str(config["dtype"])
     command = [
-        sys.executable, "-m", MODULE, f"--model={folder}", f"--served-model-name={PLUGIN}", f"--host={host}", f"--port={port}",
+        sys.executable, "-P", "-m", MODULE,  # -P: no file in the folder that the run was started in shadows vLLM's modules
+        f"--model={folder}", f"--served-model-name={PLUGIN}", f"--host={host}", f"--port={port}",
         "--skip-tokenizer-init",  # token ids in, token ids out
         "--enable-scale-out",  # the route for that
         "--load-format=dummy", f"--dtype={dtype}", f"--max-model-len={context}", f"--max-num-seqs={options.max_sequences}",
