@@ -75,6 +75,22 @@ def test_planted_faults_are_caught_within_one_step_and_named(family: str, name: 
     assert "252 probe tokens" in str(caught.value) and "allows 0.0001 and 0.001" in str(caught.value)
 
 
+def test_of_several_engines_the_one_that_is_off_is_named() -> None:
+    """Also where it is off at one token only, and another engine is farther in the mean but within the limits."""
+    model = tiny_model()
+    session = CopySession(model, NumberTokenizer())
+
+    def by_engine(token_ids: Any) -> dict[str, list[Tensor]]:
+        exact = session.logprobs(token_ids)
+        spike = [value.clone() for value in exact]
+        spike[0][0] += 0.01
+        return {"at a": [value + 9e-5 for value in exact], "at b": spike, "at c": exact}
+
+    session.logprobs_by_engine = by_engine  # type: ignore[method-assign]
+    with pytest.raises(RunError, match=r"the sampler at b's log-probabilities of 252 .* 3.97e-05 nats in the mean and 0\.01 at"):
+        prove(session, model)
+
+
 def test_another_dtype_passes_where_it_is_allowed() -> None:
     model = tiny_model()
     values = prove(

@@ -88,27 +88,34 @@ class WeightProof:
         if not self._probe:
             return
         ours = torch.cat(sequence_logprobs(policy, self._probe)).double().cpu()
-        theirs = torch.cat([values.double().cpu() for values in session.logprobs(self._probe)])
-        gap = (theirs - ours).abs()
-        mean, largest = float(gap.mean()), float(gap.max())
-        book.maximum("sync/probe_mean_nats", mean)
-        book.maximum("sync/probe_max_nats", largest)
+        found = {name: torch.cat([values.double().cpu() for values in parts])
+                 for name, parts in session.logprobs_by_engine(self._probe).items()}  # fmt: skip
+        for theirs in found.values():
+            book.maximum("sync/probe_mean_nats", float((theirs - ours).abs().mean()))
+            book.maximum("sync/probe_max_nats", float((theirs - ours).abs().max()))
         if self._served is not None and self._served[0] != version:  # an evaluation may have served this one already
             self._before = self._served[1]
         if self._before is not None:
             book.maximum("sync/moved_max_nats", float((ours - self._before).abs().max()))
-        check = self._check
-        fits = mean <= check.mean_nats and largest <= check.max_nats  # not where a number is NaN
+        off = next((name for name, theirs in found.items() if not self._fits(theirs - ours)), None)
+        fits, check = off is None, self._check
+        theirs = found[off if off is not None else next(iter(found))]
+        gap = (theirs - ours).abs()
         if float(Ranks.current().all_sum(torch.tensor(float(not fits), device=device_of(policy)))):
             diagnosis = self._diagnosis(ours, theirs, policy)  # collective
             if fits:
                 raise RunError(f"after the update to version {version} another rank's sampler has not the trainer's weights")
+            named = f"the sampler {off}" if off else "the sampler"
             raise RunError(
-                f"after the update to version {version} the sampler's log-probabilities of {len(gap)} probe tokens differ from "
-                f"the trainer's by {mean:.3g} nats in the mean and {largest:.3g} at most; model.weight_check allows "
-                f"{check.mean_nats:g} and {check.max_nats:g}. {diagnosis}"
+                f"after the update to version {version} {named}'s log-probabilities of {len(gap)} probe tokens differ from the "
+                f"trainer's by {float(gap.mean()):.3g} nats in the mean and {float(gap.max()):.3g} at most; model.weight_check "
+                f"allows {check.mean_nats:g} and {check.max_nats:g}. {diagnosis}"
             )
         self._served = (version, ours)
+
+    def _fits(self, gap: Tensor) -> bool:
+        """False also where a number is NaN."""
+        return float(gap.abs().mean()) <= self._check.mean_nats and float(gap.abs().max()) <= self._check.max_nats
 
     def _diagnosis(self, ours: Tensor, theirs: Tensor, policy: Any) -> str:
         gap = float((theirs - ours).abs().mean())
