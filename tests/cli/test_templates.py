@@ -52,6 +52,15 @@ def test_the_papers_prompt_is_an_overlay(templates: Callable[..., Templates]) ->
     assert templates(f"--config={preset}", "--data.template=Chat").default == Chat(), "a flag behind it wins"
 
 
+def test_a_text_takes_the_place_of_a_conversation(templates: Callable[..., Templates], tmp_path: Path) -> None:
+    config = tmp_path / "chat.yaml"
+    config.write_text(yaml.safe_dump({"data": {"template": {"class_path": "Chat", "init_args": {"system": "Be brief."}}}}))
+    assert templates(f"--config={config}").default == Chat(system="Be brief.")
+    assert templates(f"--config={config}", "--data.template=Q: {question}").default == "Q: {question}"
+    changed = templates(f"--config={config}", "--data.template.user=Solve {question}").default
+    assert changed == Chat(system="Be brief.", user="Solve {question}")
+
+
 def test_a_run_that_mixes_a_raw_text_and_a_conversation(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "marks.jinja").write_text(MARKS, encoding="utf-8")
     chat: dict[str, Any] = {
@@ -73,6 +82,11 @@ def test_a_run_that_mixes_a_raw_text_and_a_conversation(invoke: Invoke, tmp_path
     assert saved["templates"]["chat"]["init_args"].items() >= chat["init_args"].items()
     again = invoke(f"--config={run / 'config.yaml'}", f"--run_dir={tmp_path / 'again'}", "--model.sampler=HFSampler")
     assert again.code == 0, again.err
+
+
+def test_a_name_that_is_no_part_is_taken_for_a_text(invoke: Invoke) -> None:
+    done = invoke("--data.template=Chta")
+    assert done.code == 2 and "data.template: wanted a text with {question}, got 'Chta'" in done.err
 
 
 def test_a_tokenizer_without_a_chat_template_is_named(invoke: Invoke) -> None:
