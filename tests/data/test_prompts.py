@@ -40,6 +40,11 @@ def test_long_prompts_are_counted_and_named() -> None:
     assert "8 of 20" in text and "p13 (13)" in text and "p17 (17)" in text and "p18" not in text and "Raise it to 20" in text
 
 
+def test_prompts_without_a_token_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"data\.template: wanted at least 1 token in every prompt, got .*none in \['b'\]"):
+        make_prompts([problem("a", "x"), problem("b", "")], Letters(), "{question}", 9)
+
+
 def test_tokenized_in_batches_with_progress() -> None:
     seen: list[tuple[int, int]] = []
     letters, total = Letters(), BATCH + 3
