@@ -26,7 +26,7 @@ class _Plan:
 def spread(load: Callable[[], Any], sharding: Sharding, share: Callable[[Any], Any]) -> Any:
     """The model that `load` gives on rank 0, cut over all ranks; the others never hold more of it than a layer.
 
-    Rank 0 lets its whole copy go when this returns.
+    Rank 0 lets its whole copy go bit by bit.
 
     Args:
         load: called on rank 0 only; gives a causal LM in main memory.
@@ -55,6 +55,7 @@ def spread(load: Callable[[], Any], sharding: Sharding, share: Callable[[Any], A
             local = torch.empty(parameter.shape, dtype=parameter.dtype, device=device_of(model))
             if source is not None:
                 local.copy_(values[name])
+                values[name].data = local.new_empty(0)  # rank 0's whole copy goes as the shards come
             parameter.to_local().copy_(distribute_tensor(local, mesh, [Shard(0)]).to_local())
     return model
 
