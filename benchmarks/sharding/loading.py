@@ -39,7 +39,7 @@ def make(folder: Path, *, layers: int, width: int) -> int:
     config = Qwen3Config(
         vocab_size=32_000, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
         num_attention_heads=width // 64, num_key_value_heads=width // 64, head_dim=64, tie_word_embeddings=False,
-        max_position_embeddings=1024,        pad_token_id=0, eos_token_id=1,
+        max_position_embeddings=1024, pad_token_id=0, eos_token_id=1,
     )  # fmt: skip
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(config)
