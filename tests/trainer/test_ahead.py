@@ -66,7 +66,7 @@ def test_off_nothing_is_sampled_ahead() -> None:
 
 
 def test_each_step_but_the_first_trains_on_the_weights_before() -> None:
-    _, watch = fit()
+    _, watch = fit(limit_val_batches=0)  # an evaluation would hand the weights over, too
     assert watch.versions == [{0}, {0}, {1}]
     assert [row["rollout/staleness_steps"] for row in watch.last] == [0, 1, 1]
     assert watch.last[0]["mismatch/max_abs_nats"] < 1e-4
@@ -125,8 +125,14 @@ def test_evaluation_between_changes_nothing(whole: Run) -> None:
     """It hands newer weights over, when what was begun has ended; what is trained on was sampled before."""
     assert any(event[:2] == ("sample", STEPS) for event in run_events()), "the evaluation after the last step"
     assert same(fit(limit_val_batches=0)[0], whole[0])
-    _, watch = fit(val_check_interval=2)  # inside the step, too
+
+
+def test_an_evaluation_waits_for_the_thread() -> None:
+    """One inside the step, while the sampler is busy: it has one user at a time."""
+    Log.in_background = lambda done: time.sleep(0.02)  # the thread is slower than two micro-batches
+    _, watch = fit(val_check_interval=2)
     assert watch.versions == [{0}, {0}, {1}]
+    assert ("update", 0) in Log.events[3:], "the weights in the middle of the first step were evaluated"
 
 
 def run_events() -> list[tuple[Any, ...]]:
