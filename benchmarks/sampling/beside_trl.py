@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,16 @@ def by_trl(trainer: Any, prompts: list[Prompt], group: int, seed: int) -> list[l
     return completions  # type: ignore[no-any-return]
 
 
-def arms(size: dict[str, Any], group: int) -> dict[str, Callable[[int], list[int]]]:
+def arms(size: dict[str, Any], group: int) -> dict[str, Callable[[list[Prompt], int], list[int]]]:
     """Arm -> the lengths of the completions that it samples with a seed. Each has a model of its own, of the same weights."""
-    prompts, limit = given(size["prompts"]), size["limit"]
+    limit = size["limit"]
     own, engines = build(size, CPU), build(size, CPU)
     trl, paged = (trainer_of(build(size, CPU), size, group, continuous) for continuous in (False, True))
     return {
-        "generate": lambda seed: plain(own, prompts, group, limit, seed),
-        "trl": lambda seed: [len(ids) for ids in by_trl(trl, prompts, group, seed)],
-        "trl_continuous_batching": lambda seed: [len(ids) for ids in by_trl(paged, prompts, group, seed)],
-        "hf_sampler": lambda seed: [len(c.token_ids) for c in ours(engines, prompts, group, limit, seed)],
+        "generate": lambda prompts, seed: plain(own, prompts, group, limit, seed),
+        "trl": lambda prompts, seed: [len(ids) for ids in by_trl(trl, prompts, group, seed)],
+        "trl_continuous_batching": lambda prompts, seed: [len(ids) for ids in by_trl(paged, prompts, group, seed)],
+        "hf_sampler": lambda prompts, seed: [len(c.token_ids) for c in ours(engines, prompts, group, limit, seed)],
     }
 
 
@@ -124,16 +124,16 @@ def continuous_batching(size: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(name: str, turns: int) -> list[dict[str, Any]]:
+def measure(name: str, groups: Sequence[int], turns: int) -> list[dict[str, Any]]:
     size, rows = MODELS[name], []
-    units = ("tokens_per_second", "tokens_per_cpu_second")
-    for group in GROUPS:
+    units, prompts = ("tokens_per_second", "tokens_per_cpu_second"), given(MODELS[name]["prompts"])
+    for group in groups:
         work = arms(size, group)
         for arm in ARMS:
-            work[arm](SEED)  # kernels and imports, outside of every measurement
+            work[arm](prompts[:1], SEED)  # kernels and imports, outside of every measurement
         found: dict[str, list[Measured]] = {arm: [] for arm in ARMS}
         for turn, arm in itertools.product(range(turns * max(GROUPS) // group), ARMS):
-            found[arm].append(timed(functools.partial(work[arm], SEED + turn)))
+            found[arm].append(timed(functools.partial(work[arm], prompts, SEED + turn)))
         row: dict[str, Any] = {"model": name, "group": group} | {arm: added(measured) for arm, measured in found.items()}
         row["hf_sampler_over"] = {
             arm: {unit: round(row["hf_sampler"][unit] / row[arm][unit], 2) for unit in units}
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
     parser.add_argument("--turns", type=int, default=2, help="of the largest group; smaller ones take more")
     parser.add_argument("--only", help="one model")
+    parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, help="completions for each prompt")
     parser.add_argument("--out", type=Path, default=HERE / "beside_trl.json")
     options = parser.parse_args()
     if options.threads:
@@ -156,7 +157,7 @@ def main() -> None:
     names = [name for name in MODELS if options.only in (None, name)]
     laws = continuous_batching(MODELS["tiny"])
     print(json.dumps(laws), flush=True)
-    rows = [row for name in names for row in measure(name, options.turns)]
+    rows = [row for name in names for row in measure(name, options.groups, options.turns)]
     result = {
         "provenance": provenance(seeds={"model": 0, "sampling": SEED}, packages=("trl", "psutil")),
         "models": {name: MODELS[name] for name in names}, "cache": CACHE, "continuous_batching": laws, "rows": rows,

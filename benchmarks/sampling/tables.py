@@ -79,6 +79,7 @@ def made(result: dict[str, Any]) -> str:
     return (
         f"`{about['command']}`: commit {about['commit'][:10]}{changed}, {about['device']}, {about['cores']} cores, "
         f"{about['threads']} thread{'s' if about['threads'] > 1 else ''}, seed 0; {versions}; {about['time'][:10]}."
+        + (f" {result['note']}" if "note" in result else "")
     )
 
 
