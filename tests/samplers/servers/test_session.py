@@ -263,7 +263,7 @@ def test_a_reader_that_pauses_is_no_server_that_hangs(pair: list[Running]) -> No
 
 def test_a_server_that_is_well_again_comes_back_with_the_next_update(pair: list[Running]) -> None:
     lines: list[str] = []
-    with session_on(*pair, lines=lines) as session:
+    with session_on(*pair, lines=lines, retries=0) as session:
         pair[0].set(fault="error")
         sample(session, number_prompts(), 4)
         pair[0].mend()
