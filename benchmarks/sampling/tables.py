@@ -97,8 +97,8 @@ def main() -> None:
     }  # fmt: skip
     page = (HERE / "README.md").read_text(encoding="utf-8")
     for name, text in parts.items():
-        marks = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        page, count = re.subn(marks, lambda found, text=text: found[1] + text + found[2], page, flags=re.DOTALL)
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        page, count = re.subn(marks, lambda found, text=text: found[1] + text + "\n" + found[2], page, flags=re.DOTALL)
         assert count == 1, f"README.md has {count} places for {name}"
     (HERE / "README.md").write_text(page, encoding="utf-8")
 
