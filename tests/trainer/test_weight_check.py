@@ -87,7 +87,8 @@ def test_of_several_engines_the_one_that_is_off_is_named() -> None:
         return {"at a": [value + 9e-5 for value in exact], "at b": spike, "at c": exact}
 
     session.logprobs_by_engine = by_engine  # type: ignore[method-assign]
-    with pytest.raises(RunError, match=r"the sampler at b's log-probabilities of 252 .* 3.97e-05 nats in the mean and 0\.01 at"):
+    wanted = r"the sampler at b's log-probabilities of 252 .* 3.97e-05 nats in the mean and 0\.01 at"
+    with pytest.raises(RunError, match=wanted):
         prove(session, model)
 
 
