@@ -65,7 +65,8 @@ class SamplerSession(ABC):
 
     Laws: `num_completions` for each prompt, each with its version; `logprobs` are of the distribution really sampled from and
     `raw_logprobs` match the scorer; requests in flight are drained before weights change; every rank exhausts `weights`;
-    the same prompts, seed and weights give the same completions, whatever the rank or the order of prompts.
+    the same prompts, seed and weights draw with the same numbers, whatever the rank, the company or the order of prompts, and
+    give the same completions as long as rounding, which the batch decides, moves no draw over the edge between two tokens.
     """
 
     @abstractmethod
