@@ -23,7 +23,7 @@ from support.models import NumberTokenizer, tiny_model
 from support.prompts import number_prompts, train
 from support.sampling import assert_scores, context, sample, tokens
 
-QUICK = {"silence_seconds": 1.0, "answer_seconds": 2.0, "update_seconds": 5.0}
+QUICK = {"silence_seconds": 3.0, "answer_seconds": 2.0, "update_seconds": 5.0}
 
 
 @pytest.fixture(scope="module")
