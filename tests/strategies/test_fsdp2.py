@@ -157,23 +157,29 @@ def test_other_strategies_and_numbers_of_ranks_go_on_from_it(resumed: tuple[Path
     assert close(found["parts"], adam())
     assert close(found["parts"], found["ddp, from the file"])
     assert close(found["parts"], adam(checkpoint=folder / "file" / "step=4.ckpt"))
-    (alone,) = run_ranks(1, from_parts, folder / "parts" / "step=4.ckpt")
+    (alone,) = run_ranks(1, from_parts, folder / "parts" / "step=4.ckpt", folder / "alone")
     assert alone.cut and close(found["parts"], alone)
+    exported(folder / "alone", alone)
 
 
-def from_parts(checkpoint: Path) -> Ended:
-    return adam(strategy="fsdp2", checkpoint=checkpoint)
+def from_parts(checkpoint: Path, folder: Path) -> Ended:
+    return adam(folder, strategy="fsdp2", checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("kind", ["parts", "file"])
 def test_the_export_is_what_was_trained(resumed: tuple[Path, list[dict[str, Any]]], kind: str) -> None:
+    folder, (found, _) = resumed
+    exported(folder / kind, found[kind])
+
+
+def exported(folder: Path, trained: Ended) -> None:
+    """The folder's export is the model that was trained, to the bit."""
     from transformers import AutoModelForCausalLM
 
-    folder, (found, _) = resumed
-    model = AutoModelForCausalLM.from_pretrained(folder / kind / "export")
+    model = AutoModelForCausalLM.from_pretrained(folder / "export")
     assert type(model).__name__ == "Qwen3ForCausalLM" == model.config.architectures[0]
-    assert [name for name, _ in model.named_parameters()] == list(found[kind].values)
-    assert all(torch.equal(parameter, found[kind].values[name]) for name, parameter in model.named_parameters())
+    assert [name for name, _ in model.named_parameters()] == list(trained.values)
+    assert all(torch.equal(parameter, trained.values[name]) for name, parameter in model.named_parameters())
 
 
 # What it says --------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from delta_lightning.errors import require
+from delta_lightning.models.sharding import sharding_of
 from delta_lightning.trainer.callbacks.atomic import whole
 
 
@@ -29,7 +30,8 @@ class HFExport(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gather the weights on rank 0 and write them. Raises `RunError` if they cannot be written."""
         module: Any = pl_module
-        weights = _full_weights(module.policy) if trainer.world_size > 1 else None
+        cut = trainer.world_size > 1 or sharding_of(module.policy) is not None
+        weights = _full_weights(module.policy) if cut else None
         if trainer.is_global_zero:
             with whole(Path(trainer.default_root_dir) / self.folder, "the export") as partial:
                 _save(module.policy, module.tokenizer, partial, weights)
