@@ -27,14 +27,21 @@ class Notes:
         self.engine_core = self
         self.told: list[Any] = []
         self.weights: dict[str, torch.Tensor] = {}
+        self.asleep: set[str] = set()
+        self.fails = False
 
     def sleep(self, level: int) -> None:
         self.told.append(("sleep", level))
+        self.asleep = {"weights", "kv_cache"}
 
     def wake_up(self, tags: list[str]) -> None:
-        self.told.append(("wake", *tags))
+        if self.asleep.issuperset(tags):  # as vLLM's executor does, which otherwise warns and leaves all as it is
+            self.told.append(("wake", *tags))
+            self.asleep -= set(tags)
 
     def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        if self.fails:
+            raise ValueError("no such layer")
         self.weights = {name: value.clone() for name, value in kwargs["weights_iterator"]}
         self.told.append(method)
 
@@ -93,7 +100,18 @@ def test_a_sleeping_engine_neither_samples_nor_scores(model: Any, monkeypatch: p
     session.close()
     with pytest.raises(RunError, match="closed"):
         session.update_weights(1, model.named_parameters())
-    assert engine.told == [("sleep", 2), ("wake", "weights", "kv_cache"), "shutdown"]
+    assert engine.told == [("sleep", 2), ("wake", "weights"), ("wake", "kv_cache"), "shutdown"]
+
+
+def test_after_an_update_that_failed_half_awake_nothing_sleeps_at_the_end(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, engine = session_on_a_gpu(model, monkeypatch, sleep=True)
+    session.rest()
+    engine.fails = True
+    with pytest.raises(RunError, match="could not load the weights of version 1: ValueError: no such layer"):
+        session.update_weights(1, model.named_parameters())
+    assert engine.asleep == {"kv_cache"}
+    session.close()
+    assert not engine.asleep and engine.told[-1] == "shutdown"
 
 
 def test_without_the_option_it_never_sleeps(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

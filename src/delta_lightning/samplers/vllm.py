@@ -257,7 +257,8 @@ class VLLMSession(SamplerSession):
     def _wake(self, *memory: str) -> None:
         if self._asleep:
             torch.cuda.empty_cache()  # what the trainer's allocator keeps for later, vLLM could not have
-            self._engine.wake_up(tags=list(memory))
+            for tag in memory:  # one by one: of several vLLM wakes none if one of them is awake
+                self._engine.wake_up(tags=[tag])
 
     def _add(self, name: str, token_ids: Sequence[int], request: Any) -> None:
         self._engine.add_request(name, {"prompt_token_ids": list(token_ids)}, request)
