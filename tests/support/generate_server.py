@@ -28,6 +28,7 @@ from delta_lightning.samplers.servers.question import CUT
 from delta_lightning.samplers.servers.transfers.wire import read_tensors
 from delta_lightning.types import Prompt, SamplingParams
 from support.copies import CopySession, first_half, nothing, swapped_layers
+from support.models import tiny_model
 
 WEIGHT_FAULTS = {"stale": nothing, "half": first_half, "swapped": swapped_layers}
 SHAPE = (
@@ -313,10 +314,10 @@ class Running:
     def set(self, **settings: Any) -> None:
         """Changes what it does."""
         request = urllib.request.Request(f"{self.url}/stub", json.dumps(settings).encode())
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/stub", timeout=10) as response:
+        with urllib.request.urlopen(f"{self.url}/stub", timeout=60) as response:
             return dict(json.load(response))
 
     def mend(self) -> None:
@@ -384,6 +385,7 @@ def serve(given: str) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
+    tiny_model()  # imports what children would import one by one
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     for line in sys.stdin:
         if os.fork() == 0:

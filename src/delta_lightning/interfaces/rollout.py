@@ -47,7 +47,8 @@ class SamplerContext:
         tokenizer: its tokenizer. device: of this rank. rank, world_size: data-parallel.
         tick: called between decoding steps with (finished, total) completions; it may raise to interrupt.
         share: one picklable object per rank, on every rank, in rank order. Collective: every rank calls it, in the same order.
-        say: shows people a line that stays.
+        say: shows people a line that stays. progress: shows them a phase of the opening, how much of it is done, of how much;
+            it may raise to interrupt.
     """
 
     model: Any
@@ -58,6 +59,7 @@ class SamplerContext:
     tick: Callable[[int, int], None] | None = None
     share: Callable[[Any], list[Any]] = lambda value: [value]
     say: Callable[[str], None] = lambda line: None
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None
 
 
 class SamplerSession(ABC):

@@ -225,7 +225,7 @@ class PolicyModule(pl.LightningModule):
         if self._session is None:
             context = SamplerContext(
                 model=self.policy, tokenizer=self.tokenizer, device=self.device, rank=ranks.rank, world_size=ranks.size,
-                tick=self._sampling, share=ranks.all_objects, say=self.progress.line,
+                tick=self._sampling, share=ranks.all_objects, say=self.progress.line, progress=self.progress,
             )  # fmt: skip
             with self.watch("starting the sampler", self.limits.start_seconds):
                 self._session = self.sampler.open(context)

@@ -100,7 +100,7 @@ def test_servers_take_the_last_gpus_each_its_own() -> None:
 def test_heads_without_a_kernel_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "on_cpu", lambda: True)
     with pytest.raises(ConfigError, match="width 8"):
-        start_servers(options(), model(hidden_size=32, heads=4, kv_heads=2), None, 1)
+        start_servers(options(), model(hidden_size=32, heads=4, kv_heads=2), 1)
 
 
 def process(code: str) -> ServerProcess:

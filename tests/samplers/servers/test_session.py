@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +23,10 @@ from support.generate_server import Nursery, Running, nursery
 from support.models import NumberTokenizer, tiny_model
 from support.prompts import number_prompts, train
 from support.sampling import assert_scores, context, sample, tokens
+from support.weight_server import until
 
-QUICK = {"silence_seconds": 3.0, "answer_seconds": 2.0, "update_seconds": 5.0}
+LIMITS = {"silence_seconds": 60.0, "answer_seconds": 30.0, "update_seconds": 60.0}  # no double that is well reaches one
+HANGS = {"silence_seconds": 4.0, "answer_seconds": 4.0}  # of tests that wait for one
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def pair(lasting: list[Running]) -> Iterator[list[Running]]:
 def session_on(
     *servers: Running, model: Any = None, lines: list[str] | None = None, **options: Any
 ) -> Iterator[SamplerSession]:
-    sampler = VLLMServerSampler(servers=[one.url for one in servers], **(QUICK | options))
+    sampler = VLLMServerSampler(servers=[one.url for one in servers], **(LIMITS | options))
     say = (lines if lines is not None else []).append
     session = sampler.open(context(model if model is not None else tiny_model(), say=say))
     try:
@@ -89,12 +92,12 @@ def test_a_completion_does_not_depend_on_the_server_or_the_order(pair: list[Runn
 
 def test_work_goes_to_all_servers_and_no_more_at_a_time_than_they_decode(pair: list[Running]) -> None:
     for one in pair:
-        one.set(delay=0.05)
+        one.set(delay=0.3)
     before = [one.stats()["served"] for one in pair]
     with session_on(*pair) as session:
         sample(session, number_prompts(), 8)
     served = [one.stats()["served"] - count for one, count in zip(pair, before, strict=True)]
-    assert sum(served) == 48 and min(served) >= 12
+    assert sum(served) == 48 and min(served) >= 8
     assert all(one.stats()["most"] == 4 for one in pair)
 
 
@@ -124,10 +127,8 @@ def test_closing_the_generator_drops_what_is_in_flight(pair: list[Running]) -> N
         with pytest.raises(RunError, match="cannot be updated while completions are being sampled"):
             session.update_weights(1, ())
         given.close()
-        until = time.monotonic() + 5
-        while sum(one.stats()["running"] for one in pair) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert sum(one.stats()["aborted"] for one in pair) > before
+        until(lambda: sum(one.stats()["aborted"] for one in pair) > before, 60)
+        until(lambda: not any(one.stats()["running"] for one in pair), 60)
         assert len(sample(session, number_prompts(2), 2)) == 4, "and the session goes on"
     with pytest.raises(RunError, match="closed"):
         session.logprobs([[2, 3]])
@@ -155,14 +156,19 @@ def test_a_tick_that_raises_ends_the_call_and_the_requests(pair: list[Running]) 
 
 
 def test_bad_input_is_refused_at_once(pair: list[Running]) -> None:
+    unknown = [replace(number_prompts(1)[0], token_ids=(2, 64))]
     with session_on(*pair) as session:
         for params, prompts, message in (
+            (SamplingParams(), unknown, "token ids from 0 to 63, the model's vocabulary, got 64"),
             (SamplingParams(temperature=1e-4), number_prompts(1), "temperature"),
             (SamplingParams(stop_token_ids=(64,)), number_prompts(1), "stop_token_ids"),
             (SamplingParams(), number_prompts(1) * 2, "two of them"),
         ):
             with pytest.raises(ConfigError, match=message):
                 session.generate(prompts, num_completions=1, params=params, seed=0)
+        context_end = tiny_model().config.max_position_embeddings
+        with pytest.raises(ConfigError, match=f"room for the {context_end} tokens of a probe and one more, got {context_end}"):
+            session.logprobs([[2] * context_end])
 
 
 def test_updates_reach_every_server_and_are_proved_on_each(pair: list[Running]) -> None:
@@ -178,10 +184,27 @@ def test_updates_reach_every_server_and_are_proved_on_each(pair: list[Running]) 
         assert len(labels) == 1 and labels.pop().endswith("/2")
 
 
+def test_ranks_meet_before_an_update(pair: list[Running]) -> None:
+    """It drops all requests of a server, those too of a rank that would still sample."""
+    model, labels = tiny_model(), list[str]()
+
+    def share(value: Any) -> list[Any]:
+        labels.append(pair[0].stats()["label"])
+        return [value]
+
+    session = VLLMServerSampler(servers=[pair[0].url], **LIMITS).open(context(model, share=share))
+    labels.clear()
+    session.update_weights(1, model.named_parameters())
+    session.close()
+    assert [label.split("/")[1] for label in labels] == ["0", "1"]
+
+
 # Faults while sampling -----------------------------------------------------------------------------------------------
 
+DEADLY = "a server killed"  # the other faults leave a double that can be mended
+
 FAULTS = {
-    "a server killed": ({"fault": "die", "after": 2}, "closed the connection without an answer|reset by peer|refused"),
+    DEADLY: ({"fault": "die", "after": 2}, "closed the connection without an answer|reset by peer|refused"),
     "a server that hangs": ({"fault": "hang", "after": 2}, "it hangs: 4 requests in flight, no token in"),
     "errors": (
         {"fault": "error", "after": 2},
@@ -200,10 +223,10 @@ def test_a_faulty_server_is_named_and_its_requests_are_answered_by_another(
     serve: Nursery, pair: list[Running], name: str
 ) -> None:
     settings, message = FAULTS[name]
-    bad, lines = serve(tiny_model(), NumberTokenizer()), list[str]()
-    with session_on(pair[0]) as alone:
-        expected = tokens(sample(alone, number_prompts(), 4))
-    with session_on(bad, pair[1], lines=lines, retries=0) as session:
+    bad, lines = serve(tiny_model(), NumberTokenizer()) if name == DEADLY else pair[0], list[str]()
+    with session_on(bad, pair[1], lines=lines, retries=0, **HANGS) as session:
+        expected = tokens(sample(session, number_prompts(), 4))
+        assert lines == []
         bad.set(**settings)
         pair[1].set(delay=0.02)  # so that the bad one gets its share
         assert tokens(sample(session, number_prompts(), 4)) == expected
@@ -211,28 +234,26 @@ def test_a_faulty_server_is_named_and_its_requests_are_answered_by_another(
         assert line.startswith(f"vLLM server {bad.url} is lost: ")
         assert re.search(message, line), line
         assert tokens(sample(session, number_prompts(), 4)) == expected, "it stays aside"
-    bad.signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("name", ["a server killed", "a server that hangs", "errors", "another version"])
-def test_the_run_ends_with_the_reason_when_no_server_is_left(serve: Nursery, name: str) -> None:
+@pytest.mark.parametrize("name", [DEADLY, "a server that hangs", "errors", "another version"])
+def test_the_run_ends_with_the_reason_when_no_server_is_left(serve: Nursery, pair: list[Running], name: str) -> None:
     settings, message = FAULTS[name]
-    bad = serve(tiny_model(), NumberTokenizer())
-    with session_on(bad) as session:
+    bad = serve(tiny_model(), NumberTokenizer()) if name == DEADLY else pair[0]
+    with session_on(bad, **HANGS) as session:
         bad.set(**settings)
         with pytest.raises(RunError, match=f"no vLLM server is left: {bad.url}: .*({message})"):
             sample(session, number_prompts(), 4)
-    bad.signal(signal.SIGKILL)
 
 
 def test_a_process_that_stands_still_is_a_server_that_hangs(serve: Nursery, pair: list[Running]) -> None:
     bad, lines = serve(tiny_model(), NumberTokenizer(), delay=0.2), list[str]()
-    with session_on(bad, pair[0], lines=lines) as session:
+    with session_on(bad, pair[0], lines=lines, **HANGS) as session:
         given = session.generate(number_prompts(), num_completions=4, params=SamplingParams(max_new_tokens=4), seed=0)
         first = next(given)
         bad.signal(signal.SIGSTOP)
         assert len([first, *given]) == 24
-        assert "it hangs: " in lines[0] and "silent for 2 s, and no completion in" in lines[0], lines
+        assert "it hangs: " in lines[0] and "silent for 4 s, and no completion in" in lines[0], lines
     bad.signal(signal.SIGKILL)
 
 
@@ -254,10 +275,10 @@ def test_weights_that_diverged_end_the_run_and_blame_no_server(pair: list[Runnin
 
 def test_a_reader_that_pauses_is_no_server_that_hangs(pair: list[Running]) -> None:
     lines: list[str] = []
-    with session_on(*pair, lines=lines, silence_seconds=0.4) as session:
+    with session_on(*pair, lines=lines, silence_seconds=3.0) as session:
         given = session.generate(number_prompts(), num_completions=4, params=SamplingParams(max_new_tokens=4), seed=0)
         first = next(given)
-        time.sleep(1.5)
+        time.sleep(4.5)
         assert len([first, *given]) == 24 and lines == []
 
 
@@ -290,7 +311,7 @@ WEIGHT_FAULTS = {
 @pytest.mark.parametrize("name", WEIGHT_FAULTS)
 def test_weights_that_do_not_arrive_on_one_of_two_servers_are_caught(serve: Nursery, pair: list[Running], name: str) -> None:
     later, from_the_start, message = WEIGHT_FAULTS[name]
-    bad, model = serve(tiny_model(), NumberTokenizer(), **from_the_start), tiny_model()
+    bad, model = serve(tiny_model(), NumberTokenizer(), **from_the_start) if from_the_start else pair[1], tiny_model()
     good = [] if "dtype" in from_the_start else [pair[0]]  # servers of two dtypes are refused at once
     with session_on(*good, bad, model=model) as session:
         proof, book = WeightProof(WeightCheck(), number_prompts(), 256), MetricBook()
@@ -304,18 +325,16 @@ def test_weights_that_do_not_arrive_on_one_of_two_servers_are_caught(serve: Nurs
 
         with pytest.raises(RunError, match=f"the sampler {bad.url}'s log-prob.*{message}"):
             two_updates()
-    bad.signal(signal.SIGKILL)
 
 
 def test_weights_that_are_not_received_whole_are_named_by_the_receipt(serve: Nursery, pair: list[Running]) -> None:
-    bad, lines, model = serve(tiny_model(), NumberTokenizer()), list[str](), tiny_model()
+    bad, lines, model = pair[1], list[str](), tiny_model()
     with session_on(bad, pair[0], model=model, lines=lines) as session:
         bad.set(fault="loses weights")
         session.update_weights(1, model.named_parameters())
         assert f"vLLM server {bad.url} is lost: it did not take the weights of version 1: " in lines[0]
         assert "1 of 24 parameters did not arrive, the first of them model.norm.weight" in lines[0]
         assert len(sample(session, number_prompts(), 2)) == 12
-    bad.signal(signal.SIGKILL)
 
 
 def test_a_server_that_is_gone_when_weights_are_sent(serve: Nursery, pair: list[Running]) -> None:

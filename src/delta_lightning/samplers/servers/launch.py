@@ -112,13 +112,13 @@ def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
     config.save_pretrained(folder)
 
 
-def start_servers(options: Any, model: Any, tokenizer: Any, count: int) -> list[ServerProcess]:
+def start_servers(options: Any, model: Any, count: int) -> list[ServerProcess]:
     """`count` servers on this machine, which may not answer yet, each with GPUs of its own where there are any.
 
     GPUs are the last ones of CUDA_VISIBLE_DEVICES, or of the machine: training ranks take the first. Not run on GPUs yet.
 
     Args:
-        options: a `VLLMServerSampler`. model: the training model, for its config. tokenizer: not needed by vLLM.
+        options: a `VLLMServerSampler`. model: the training model, for its config.
 
     Raises:
         ConfigError: heads without a kernel, or too few GPUs.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from delta_lightning.errors import ConfigError, RunError
+from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import SamplerContext, SamplerSession
 from delta_lightning.models.sharding import full
 from delta_lightning.samplers.rows import Row, groups
@@ -97,7 +97,8 @@ class ServerSession(SamplerSession):
         if params.temperature < COOLEST:
             raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
                               remedy="0.01 is as good as greedy.")  # fmt: skip
-        waiting = groups(prompts, num_completions=num_completions, params=params, seed=seed, context=self._room)
+        waiting = groups(prompts, num_completions=num_completions, params=params, seed=seed, context=self._room,
+                         vocabulary=self._vocabulary)  # fmt: skip
         bans = Bans(params, tokenizer=self._context.tokenizer, vocabulary=self._vocabulary)
         question = Question(params, self._stop_rules(params), bans, self._label(self._version))
         return self._generate([row for entry in waiting for row in entry.rows], question)
@@ -136,8 +137,11 @@ class ServerSession(SamplerSession):
         return next(iter(self.logprobs_by_engine(token_ids).values()))
 
     def logprobs_by_engine(self, token_ids: Sequence[Sequence[int]]) -> dict[str, list[Tensor]]:
-        """The same, by every server. Collective."""
+        """The same, by every server. Collective. Raises `ConfigError` for a sequence that a server has no room for."""
         self._idle("scored")
+        longest = max((len(ids) for ids in token_ids), default=0)
+        require(longest < self._room, "model.sampler.context", wanted=f"room for the {longest} tokens of a probe and one more",
+                got=self._room, remedy="Raise it, also of servers that run, or lower model.weight_check.tokens.")  # fmt: skip
         values, lost = first_does(self._context, lambda: self._scores(token_ids))
         self._set_aside(lost)
         return {url: [torch.tensor(one) for one in scores] for url, scores in values.items()}
@@ -163,6 +167,7 @@ class ServerSession(SamplerSession):
         A server that was lost and answers again is taken in; one that fails is set aside, and the others go on.
         """
         self._idle("updated")
+        self._context.share(None)  # until every rank is here: what one still samples would be dropped
         received = _Received(weights)
         if self._context.rank != 0:  # rank 0 reads them on their way; it may be a collective
             received.exhaust()
@@ -216,7 +221,7 @@ class ServerSession(SamplerSession):
         options, context = self._options, self._context
         urls = [url.rstrip("/") for url in options.servers]
         if options.start:
-            self._handles = started(options, context.model, context.tokenizer)
+            self._handles = started(options, context)
             urls = [handle.url.rstrip("/") for handle in self._handles]
         found = []
         for url in urls:

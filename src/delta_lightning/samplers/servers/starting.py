@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from delta_lightning.errors import RunError
+from delta_lightning.interfaces import SamplerContext
 from delta_lightning.samplers.servers.client import ServerError
 from delta_lightning.samplers.servers.launch import start_servers
 from delta_lightning.samplers.servers.server import Handle, Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from delta_lightning.samplers.vllm_server import VLLMServerSampler
 
 PAUSE = 0.25  # seconds between looks
 
 
-def started(options: VLLMServerSampler, model: Any, tokenizer: Any) -> list[Handle]:
+def started(options: VLLMServerSampler, context: SamplerContext) -> list[Handle]:
     """`options.start` servers that answer. Raises `RunError`, with what the server wrote last, if one does not."""
-    handles: list[Handle] = list(start_servers(options, model, tokenizer, options.start))
+    begun = time.monotonic()
+    handles: list[Handle] = list(start_servers(options, context.model, options.start))
     try:
-        until = time.monotonic() + options.start_seconds
-        for handle in handles:
-            _wait(options, handle, until)
+        for index, handle in enumerate(handles):
+            waiting = partial(context.progress, "starting vLLM servers", index, len(handles))
+            _wait(options, handle, begun + options.start_seconds, waiting)
+            context.say(f"vLLM server {handle.url} answers after {time.monotonic() - begun:.0f} s")
     except BaseException:
         for handle in handles:
             handle.stop()
@@ -30,9 +36,10 @@ def started(options: VLLMServerSampler, model: Any, tokenizer: Any) -> list[Hand
     return handles
 
 
-def _wait(options: VLLMServerSampler, handle: Handle, until: float) -> None:
+def _wait(options: VLLMServerSampler, handle: Handle, until: float, waiting: Callable[[], None]) -> None:
     server = Server(options.client(handle.url), slots=1, patience=options.patience(), handle=handle)
     while True:
+        waiting()
         ended = server.ended()
         if ended is not None:
             raise RunError(f"the vLLM server {handle.url} did not start: {ended}")
