@@ -78,6 +78,9 @@ def test_one_run_with_raw_texts_and_conversations() -> None:
         (Chat(system="Be brief."), NO_SYSTEM, "no system messages here"),
         (Chat(system="Be brief."), FORGETS, "got a prompt without the system message"),
         (Chat(), "{{ messages", "a chat template that takes these messages"),
+        (Chat(), "{{ 1 + 'a' }}", "takes these messages and arguments, got unsupported operand"),
+        (Chat(arguments={"n": 0}), "{{ 1 // n }}", "takes these messages and arguments, got .*division"),
+        (Chat(arguments={"documents": "x"}), MARKS, "takes these messages and arguments, got Documents should be a list"),
     ],
 )
 def test_templates_that_cannot_be_used_are_refused(chat: Chat, template: Any, said: str) -> None:
@@ -90,3 +93,5 @@ def test_options_that_say_nothing_or_too_much_are_refused() -> None:
         Chat(user="Solve")
     with pytest.raises(ConfigError, match=r"Chat\.arguments.*tokenize"):
         Chat(arguments={"tokenize": True})
+    with pytest.raises(ConfigError, match=r"Chat\.arguments.*continue_final_message"):
+        Chat(arguments={"continue_final_message": True})

@@ -11,6 +11,9 @@ from delta_lightning.data.prompts import PLACE, PromptTemplate, check_template, 
 from delta_lightning.errors import ConfigError, require
 
 ENDING = ".jinja"
+OWN = {"conversation", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message", "messages"}
+# A template is a program: what it does with the messages and the arguments may fail like any other.
+FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Chat(PromptTemplate):
 
     def __post_init__(self) -> None:
         check_template(self.user, "Chat.user")
-        own = {"conversation", "chat_template", "tokenize", "add_generation_prompt", "messages"} & self.arguments.keys()
+        own = OWN & self.arguments.keys()
         require(not own, "Chat.arguments", wanted="names that are the template's own", got=", ".join(sorted(own)),
                 remedy="Leave them out: Chat gives them.")  # fmt: skip
 
@@ -55,9 +58,9 @@ class Chat(PromptTemplate):
             text: str = tokenizer.apply_chat_template(
                 messages, chat_template=template, tokenize=False, add_generation_prompt=True, **self.arguments
             )
-        except TemplateError as error:
+        except (TemplateError, *FAILURES) as error:
             raise ConfigError(
-                "Chat", wanted="a chat template that takes these messages", got=str(error),
+                "Chat", wanted="a chat template that takes these messages and arguments", got=str(error),
                 remedy="Leave out what it refuses (a system message?), or name another template.",
             ) from error  # fmt: skip
         left_out = [message["role"] for message in messages if message["content"].strip() not in text]
