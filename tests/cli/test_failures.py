@@ -1,16 +1,20 @@
-"""Errors of storage, whoever wrapped them."""
+"""Errors of storage and of other ranks, whoever wrapped them."""
 
 from __future__ import annotations
 
 import errno
 import os
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
-from delta_lightning.cli.failures import exit_code, hush_writers, rank, storage_message
+from delta_lightning.cli.failures import exit_code, hush_writers, lost_rank_message, rank, storage_message
 from delta_lightning.errors import ConfigError, RunError
+from support.world import run_ranks
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -19,7 +23,7 @@ def wrapped(error: Exception) -> Exception:
     try:
         try:
             raise error
-        except OSError as inner:
+        except (OSError, RuntimeError) as inner:
             raise ValueError("you tried to log 0.0 which is currently not supported") from inner
     except ValueError as outer:
         return outer
@@ -42,6 +46,47 @@ def test_the_reason_and_the_file_are_named(number: int, reason: str, tmp_path: P
 def test_other_errors_are_not_about_storage() -> None:
     assert storage_message(FileNotFoundError(errno.ENOENT, "gone"), Path()) is None
     assert storage_message(ValueError("x"), Path()) is None
+
+
+def left_alone() -> str | None:
+    """What rank 0 says whose fellow has ended, and None of rank 1, which has."""
+    if dist.get_rank() == 0:
+        try:
+            dist.all_reduce(torch.zeros(1), group=dist.new_group(timeout=timedelta(seconds=3)))
+        except RuntimeError as error:
+            return lost_rank_message(error)
+        return "nothing was raised"
+    dist.new_group()
+    return None
+
+
+def test_a_lost_rank_is_named() -> None:
+    said = run_ranks(2, left_alone)[0]
+    assert said is not None and said.startswith("another rank has ended or does not answer; if it could, it has said why ([")
+    nccl = dist.DistBackendError("NCCL error in: x.cpp, remote process exited\nLast error: y")
+    assert lost_rank_message(wrapped(nccl)) == (
+        "another rank has ended or does not answer; if it could, it has said why (NCCL error in: x.cpp, remote process exited)"
+    )
+    assert lost_rank_message(RuntimeError("shapes differ")) is None
+
+
+def test_a_rank_that_is_gone_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    store = dist.HashStore()
+    with ThreadPoolExecutor(2) as threads:
+        groups = list(threads.map(lambda rank: dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=60)), range(2)))
+    del groups[1]  # closes its connections, as the end of a process does
+    with pytest.raises(RuntimeError) as caught:
+        groups[0].allreduce([torch.ones(4)]).wait()
+    assert told(caught.value, Path()) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: another rank ended, or the connection to it broke; what it wrote says why. Here: ")
+    assert "Connection" in said and "gloo" not in said and said.count("\n") == 1
+
+
+def test_what_nccl_and_the_store_raise_is_known_and_bugs_are_not() -> None:
+    assert "NCCL error: remote process exited" in str(rank_message(dist.DistBackendError("NCCL error: remote process exited")))
+    assert rank_message(dist.DistNetworkError("the store is gone")) is not None
+    assert rank_message(RuntimeError("shapes cannot be multiplied")) is None
 
 
 def test_exit_codes() -> None:

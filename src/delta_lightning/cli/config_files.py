@@ -15,7 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from delta_lightning.cli import swap
-from delta_lightning.cli.failures import chain, debugging, exit_code, show, storage_message
+from delta_lightning.cli.failures import chain, debugging, exit_code, lost_rank_message, show, storage_message
 from delta_lightning.cli.messages import Vocabulary, explain, nearest
 from delta_lightning.errors import ConfigError, DeltaError
 
@@ -46,13 +46,15 @@ def delta_error(error: BaseException | None) -> DeltaError | None:
 
 
 def told(error: Exception, folder: Path) -> int:
-    """Say an error made on purpose, or a failure to write, in one message; returns the exit code. Raises what is a bug.
+    """Say an error made on purpose, a failure to write or a lost rank in one message; returns the exit code.
+
+    Raises what is a bug.
 
     Args:
         folder: where the command writes.
     """
     known = delta_error(error)
-    message = str(known) if known is not None else storage_message(error, folder)
+    message = str(known) if known is not None else storage_message(error, folder) or lost_rank_message(error)
     if message is None or debugging():
         raise error
     show(message)

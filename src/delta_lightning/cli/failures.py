@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sys
 import threading
@@ -63,6 +64,34 @@ def storage_message(error: BaseException, folder: Path) -> str | None:
     free = f" {_free(place)} free there." if full else ""
     remedy = "Free some space" if full else "Make the folder writable"
     return f"could not write {place}: {reason}.{free} {remedy}, or choose another --run_dir; then resume from a checkpoint."
+
+
+def lost_rank_message(error: BaseException) -> str | None:
+    """What to say when ranks could not reach one another; None for any other error. Torch is not imported for its classes."""
+    cause = next((each for each in chain(error) if _is_of_ranks(each)), None)
+    if cause is None:
+        return None
+    reason = str(cause).partition(". This is typically")[0].strip().partition("\n")[0]
+    return f"another rank has ended or does not answer; if it could, it has said why ({reason})"
+
+
+def _is_of_ranks(error: BaseException) -> bool:
+    return any(cls.__name__ == "DistError" for cls in type(error).__mro__) or (
+        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    )
+
+
+def rank_message(error: BaseException) -> str | None:
+    """What to say when another rank ended in the middle of what all do together; None for any other error.
+
+    gloo raises plain `RuntimeError`s, NCCL and the store those of torch; none of them knows which rank it was.
+    """
+    for each in chain(error):
+        kinds = {kind.__name__ for kind in type(each).__mro__}
+        if "DistError" in kinds or ("RuntimeError" in kinds and "gloo/transport" in str(each)):
+            said = re.sub(r"^\[[^]]*\] ", "", str(each)).partition(" This is typically")[0].partition("\n")[0].rstrip(". ")
+            return f"another rank ended, or the connection to it broke; what it wrote says why. Here: {said}"
+    return None
 
 
 def hush_writers() -> None:
