@@ -70,25 +70,6 @@ def test_a_lost_rank_is_named() -> None:
     assert lost_rank_message(RuntimeError("shapes differ")) is None
 
 
-def test_a_rank_that_is_gone_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
-    store = dist.HashStore()
-    with ThreadPoolExecutor(2) as threads:
-        groups = list(threads.map(lambda rank: dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=60)), range(2)))
-    del groups[1]  # closes its connections, as the end of a process does
-    with pytest.raises(RuntimeError) as caught:
-        groups[0].allreduce([torch.ones(4)]).wait()
-    assert told(caught.value, Path()) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: another rank ended, or the connection to it broke; what it wrote says why. Here: ")
-    assert "Connection" in said and "gloo" not in said and said.count("\n") == 1
-
-
-def test_what_nccl_and_the_store_raise_is_known_and_bugs_are_not() -> None:
-    assert "NCCL error: remote process exited" in str(rank_message(dist.DistBackendError("NCCL error: remote process exited")))
-    assert rank_message(dist.DistNetworkError("the store is gone")) is not None
-    assert rank_message(RuntimeError("shapes cannot be multiplied")) is None
-
-
 def test_exit_codes() -> None:
     assert exit_code(ConfigError("a", wanted="b", got="c", remedy="d")) == 2
     assert exit_code(RunError("x")) == exit_code(FULL) == 1

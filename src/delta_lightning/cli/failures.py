@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import sys
 import threading
@@ -79,19 +78,6 @@ def _is_of_ranks(error: BaseException) -> bool:
     return any(cls.__name__ == "DistError" for cls in type(error).__mro__) or (
         isinstance(error, RuntimeError) and "gloo/transport" in str(error)
     )
-
-
-def rank_message(error: BaseException) -> str | None:
-    """What to say when another rank ended in the middle of what all do together; None for any other error.
-
-    gloo raises plain `RuntimeError`s, NCCL and the store those of torch; none of them knows which rank it was.
-    """
-    for each in chain(error):
-        kinds = {kind.__name__ for kind in type(each).__mro__}
-        if "DistError" in kinds or ("RuntimeError" in kinds and "gloo/transport" in str(each)):
-            said = re.sub(r"^\[[^]]*\] ", "", str(each)).partition(" This is typically")[0].partition("\n")[0].rstrip(". ")
-            return f"another rank ended, or the connection to it broke; what it wrote says why. Here: {said}"
-    return None
 
 
 def hush_writers() -> None:
