@@ -49,6 +49,11 @@ def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert sampler.key() == "geheim" and "geheim" not in repr(sampler)
 
 
+def test_servers_elsewhere_need_an_address_of_this_machine() -> None:
+    with pytest.raises(ConfigError, match=r"model\.sampler\.transfer\.address: wanted an address at which the server on 203"):
+        VLLMServerSampler(servers=["http://203.0.113.7:8000"]).check()
+
+
 def test_starting_needs_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("delta_lightning.samplers.vllm_version.installed", lambda: None)
     with pytest.raises(ConfigError, match="not installed"):

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "times": 1 << 30,  # requests that go wrong
     "updates": 0,  # updates of the weights that arrive before the fault
     "delay": 0.0,  # seconds that each completion takes
+    "busy": 0.0,  # seconds until workers answer
     "version": "0.32.0", "logprobs_mode": "processed_logprobs", "async_scheduling": False, "cuts": True, "dtype": "float32",
     "backend": "delta_lightning_http", "plugin": True, "dev_mode": True, "counts": True, "tokenizer": True,
     "forget_head": False, "max_sequences": 4,
@@ -113,6 +114,7 @@ class Double:
         if not self.settings["dev_mode"]:
             raise NotHereError
         if path == "/collective_rpc" and self.settings["plugin"]:
+            time.sleep(self.settings["busy"])
             return {"results": [getattr(self, body["method"])(*body["args"])]}
         if path == "/update_weights":
             return self.update(body["update_info"])
@@ -322,7 +324,7 @@ class Running:
 
     def mend(self) -> None:
         """No fault any more."""
-        self.set(fault="", after=0, times=1 << 30, delay=0.0)
+        self.set(fault="", after=0, times=1 << 30, delay=0.0, busy=0.0, tokenizer=True)
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

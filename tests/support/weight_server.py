@@ -122,7 +122,7 @@ def weight_server(workers: int = 1) -> Iterator[WeightServer]:
     listener = Listener(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    server.client = Client(f"http://127.0.0.1:{listener.server_address[1]}", timeout=20.0)
+    server.client = Client(f"http://127.0.0.1:{listener.server_address[1]}", timeout=60.0)
     try:
         yield server
     finally:
@@ -132,7 +132,7 @@ def weight_server(workers: int = 1) -> Iterator[WeightServer]:
         thread.join()
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
+def until(condition: Any, seconds: float = 60.0) -> None:
     """Waits until `condition()` holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -85,6 +85,7 @@ class VLLMServerSampler(Sampler):
     def check(self) -> Sequence[str]:
         """Asks every running server what it is. Raises `ConfigError` for one that cannot serve a run, or without a vLLM."""
         self.transfer.check()
+        self.transfer.check_reach([urlsplit(url).hostname or "" for url in self.servers])
         lines = []
         if self.start:
             lines.append(check_version(f"model.sampler={WHAT}"))

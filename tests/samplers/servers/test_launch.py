@@ -110,7 +110,7 @@ def process(code: str) -> ServerProcess:
 
 def test_a_server_s_end_is_told_with_its_last_lines() -> None:
     server = process("import sys; print('\\n'.join(f'line {i}' for i in range(99))); sys.stdout.flush(); sys.exit('no GPU')")
-    until(lambda: not server.alive(), 30)
+    until(lambda: not server.alive())
     assert server.exit_code() == 1
     lines = server.log_tail().splitlines()
     assert lines[-1] == "no GPU" and lines[-2] == "line 98" and len(lines) == launch.LINES

@@ -12,7 +12,7 @@ import pytest
 from delta_lightning.samplers.servers.client import Client, ServerError
 from delta_lightning.samplers.servers.server import PAUSE, Patience, Server, counted
 
-PATIENCE = Patience(request=5.0, silence=1.0, answer=1.0, retries=2)
+PATIENCE = Patience(request=60.0, silence=60.0, answer=60.0, retries=2)
 PAGE = """# HELP vllm:generation_tokens_total Number of generation tokens processed.
 vllm:generation_tokens_total{engine="0",model_name="a"} 12.0
 vllm:generation_tokens_total{engine="1",model_name="a"} 1.5e+06
@@ -61,13 +61,13 @@ def url() -> Iterator[str]:
 
 
 def server_at(url: str, handle: Ended | None = None) -> Server:
-    return Server(Client(url, timeout=1.0), slots=2, patience=PATIENCE, handle=handle)
+    return Server(Client(url, timeout=60.0), slots=2, patience=PATIENCE, handle=handle)
 
 
 def test_tokens_are_counted_over_all_engines_of_a_server(url: str) -> None:
-    assert counted(Client(url, timeout=1.0), 1.0) == 12 + 1.5e6 + 30
+    assert counted(Client(url, timeout=60.0), 60.0) == 12 + 1.5e6 + 30
     with pytest.raises(ServerError, match="start it without --disable-log-stats"):
-        counted(Client(f"{url}/empty", timeout=1.0), 1.0)
+        counted(Client(f"{url}/empty", timeout=60.0), 60.0)
 
 
 def test_it_is_free_while_it_has_places_and_does_not_rest(url: str) -> None:
@@ -95,7 +95,7 @@ def test_it_is_silent_only_while_it_holds_requests(url: str) -> None:
     assert server.silent() == 0.0
     with server.holding():
         time.sleep(0.05)
-        assert 0.05 <= server.silent() < 5.0 and server.held() == 1
+        assert 0.05 <= server.silent() < 60.0 and server.held() == 1
         with server.holding():
             assert server.silent() >= 0.05, "one more request is no sign of life"
     assert server.silent() == 0.0 and server.held() == 0

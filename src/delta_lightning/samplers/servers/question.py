@@ -68,7 +68,7 @@ class Question:
             self._check_spans(client, choice)
         if not 1 <= len(tokens) <= row.limit:
             raise _nonsense(client, f"{len(tokens)} tokens where 1 to {row.limit} were asked for")
-        kept = self._kept(client, name, len(tokens))
+        kept = self._kept(client, name, len(tokens), call, seconds)
         return Answer(tokens=tokens, logprobs=logprobs, kept=kept, stopped=stopped)
 
     def body(self, row: Row, name: str) -> dict[str, Any]:
@@ -130,10 +130,11 @@ class Question:
         if served != self._label:
             raise _wrong(client, served, self._label)
 
-    def _kept(self, client: Client, name: str, length: int) -> list[float]:
+    def _kept(self, client: Client, name: str, length: int, call: Call, seconds: float) -> list[float]:
+        """Workers answer between two steps of the engine, which may be long: it is a part of the completion to wait for."""
         if self._cut is None:
             return [0.0] * length
-        found = ask_worker(client, TAKE_MASS, [[name, length]])
+        found = ask_worker(client, TAKE_MASS, [[name, length]], seconds=seconds, call=call)
         kept = found.get(name) if isinstance(found, dict) else None
         if not isinstance(kept, list) or len(kept) != length or not all(isinstance(value, float | int) for value in kept):
             raise ServerError(client.url, TAKE_MASS, f"no kept mass of {length} tokens: {excerpt(str(found))}")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from delta_lightning.samplers.servers.client import Client, ServerError, excerpt
+from delta_lightning.samplers.servers.client import Call, Client, ServerError, excerpt
 
 PATH = "/collective_rpc"
 DESCRIBE, TAKE_MASS, FORGET_MASS = "delta_describe", "delta_take_mass", "delta_forget_mass"
 
 
-def ask_workers(client: Client, method: str, *args: Any, seconds: float | None = None) -> list[Any]:
+def ask_workers(client: Client, method: str, *args: Any, seconds: float | None = None, call: Call | None = None) -> list[Any]:
     """What each worker of the server answers. Raises `ServerError`, which names the method."""
     try:
-        answer = client.post(PATH, {"method": method, "args": list(args)}, seconds)
+        answer = client.post(PATH, {"method": method, "args": list(args)}, seconds, call)
     except ServerError as error:
         raise ServerError(error.url, f"{error.asked} {method}", error.reason, error.status) from error
     results = answer.get("results") if isinstance(answer, dict) else None
@@ -22,6 +22,6 @@ def ask_workers(client: Client, method: str, *args: Any, seconds: float | None =
     return results
 
 
-def ask_worker(client: Client, method: str, *args: Any, seconds: float | None = None) -> Any:
+def ask_worker(client: Client, method: str, *args: Any, seconds: float | None = None, call: Call | None = None) -> Any:
     """What the first worker answers, where all say the same. Raises `ServerError`."""
-    return ask_workers(client, method, *args, seconds=seconds)[0]
+    return ask_workers(client, method, *args, seconds=seconds, call=call)[0]

@@ -19,7 +19,7 @@ from delta_lightning.samplers.servers.client import Client
 from delta_lightning.samplers.servers.transfers import Delivered, HTTPTransfer, Target, TransferSession
 from support.weight_server import WeightServer, until, weight_server
 
-TARGET = Target(dtype=torch.float32, tied="embedding", silence=10.0, shapes={})
+TARGET = Target(dtype=torch.float32, tied="embedding", silence=60.0, shapes={})
 
 
 def weights(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ def arrived(loaded: dict[str, Tensor], given: dict[str, Tensor]) -> bool:
 def test_every_worker_of_every_server_gets_every_bit(dtype: torch.dtype) -> None:
     given = weights(dtype)
     with weight_server(workers=2) as one, weight_server() as other:
-        session = HTTPTransfer().open(Target(dtype=dtype, tied=None, silence=10.0, shapes={}))
+        session = HTTPTransfer().open(Target(dtype=dtype, tied=None, silence=60.0, shapes={}))
         for version in (1, 2):
             delivered = send(session, [one, other], given, version)
             assert delivered.names == tuple(given) and delivered.failures == (None, None)
@@ -175,13 +175,13 @@ def test_a_server_that_is_away_is_named_and_the_weights_are_read_to_their_end(se
 
 
 def test_a_server_that_hangs_is_cut_off_and_the_others_get_all(server: WeightServer) -> None:
-    session = HTTPTransfer().open(Target(dtype=torch.float32, tied=None, silence=1.0, shapes={}))
+    session = HTTPTransfer().open(Target(dtype=torch.float32, tied=None, silence=3.0, shapes={}))
     server.stall_after = 2
     given = {f"w{index}": torch.full((400, 1000), float(index)) for index in range(20)}
     with weight_server() as good:
         start = time.monotonic()
         said = reasons(send(session, [server, good], given))
-        assert said == ["it took no weights in 1 s", None] and time.monotonic() - start < 8
+        assert said == ["it took no weights in 3 s", None] and time.monotonic() - start < 40, "once, not for each tensor"
         assert arrived(good.loaded[0], given)
         server.release.set()
         server.stall_after = None
@@ -199,14 +199,14 @@ def test_a_trainer_that_fails_in_the_middle_leaves_no_half_update_behind(
 
     with pytest.raises(ValueError, match="a rank died"):
         session.send(1, "run/1", broken(), [server.client])
-    until(lambda: server.ended, 5)  # it is not left waiting
+    until(lambda: server.ended)  # it is not left waiting
     assert server.label == "default" and not server.receipts[0]
     assert send(session, [server], weights()).failures == (None,)
 
 
 def ask(url: str, token: str, path: str = "/weights") -> int:
     place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
     connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
     status = connection.getresponse().status
     connection.close()
@@ -255,7 +255,7 @@ def test_few_tensors_wait_in_memory(session: TransferSession, server: WeightServ
     time.sleep(0.5)
     assert len(handed) <= 8
     server.release.set()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive() and len(handed) == 12 and len(server.loaded[0]) == 12
 
 

@@ -12,7 +12,13 @@ from delta_lightning.errors import ConfigError, require
 from delta_lightning.samplers.servers.client import Client
 from delta_lightning.samplers.servers.transfers.listener import Listener, Stream
 from delta_lightning.samplers.servers.transfers.sender import Counted, Round
-from delta_lightning.samplers.servers.transfers.transfer import Delivered, Target, TransferSession, WeightTransfer
+from delta_lightning.samplers.servers.transfers.transfer import (
+    Delivered,
+    Target,
+    TransferSession,
+    WeightTransfer,
+    check_address,
+)
 from delta_lightning.samplers.servers.transfers.wire import END, frame
 from delta_lightning.samplers.vllm_plugin import HTTP
 
@@ -48,6 +54,10 @@ class HTTPTransfer(WeightTransfer):
     def backend(self) -> str:
         """The receiver of our plug-in."""
         return HTTP
+
+    def check_reach(self, hosts: Sequence[str]) -> None:
+        """The default address is this machine's alone. Raises `ConfigError`."""
+        check_address("model.sampler.transfer.address", self.address or self.host, hosts)
 
     def open(self, target: Target) -> TransferSession:
         """Listen. Raises `ConfigError` where the address is taken, or not this machine's."""

@@ -14,7 +14,13 @@ from torch import Tensor
 from delta_lightning.errors import RunError, require
 from delta_lightning.samplers.servers.client import Client, ServerError
 from delta_lightning.samplers.servers.transfers.sender import DAY, Counted, Round
-from delta_lightning.samplers.servers.transfers.transfer import Delivered, Target, TransferSession, WeightTransfer
+from delta_lightning.samplers.servers.transfers.transfer import (
+    Delivered,
+    Target,
+    TransferSession,
+    WeightTransfer,
+    check_address,
+)
 from delta_lightning.samplers.vllm_plugin import NCCL
 
 
@@ -42,6 +48,10 @@ class NCCLTransfer(WeightTransfer):
     def backend(self) -> str:
         """vLLM's receiver with our receipts."""
         return NCCL
+
+    def check_reach(self, hosts: Sequence[str]) -> None:
+        """The default address is this machine's alone. Raises `ConfigError`."""
+        check_address("model.sampler.transfer.address", self.address, hosts)
 
     def check(self) -> None:
         """There must be a GPU, and vLLM. Raises `ConfigError`."""

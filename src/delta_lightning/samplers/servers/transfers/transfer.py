@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from delta_lightning.errors import ConfigError
 from delta_lightning.samplers.servers.client import Client, ServerError
 
 
@@ -74,6 +77,9 @@ class WeightTransfer(ABC):
     def check(self) -> None:  # noqa: B027 -- a hook, not a duty
         """Refuse what cannot work here, before anything loads. Raises `ConfigError`."""
 
+    def check_reach(self, hosts: Sequence[str]) -> None:  # noqa: B027 -- a hook, not a duty
+        """Refuse servers, on these hosts, that cannot find the weights. Raises `ConfigError`."""
+
     @abstractmethod
     def open(self, target: Target) -> TransferSession:
         """Make ready to send. Raises `ConfigError`."""
@@ -88,3 +94,32 @@ def first_difference(sent: Mapping[str, int], arrived: Mapping[str, int]) -> str
             return f"{name} arrived with checksum {arrived[name]:08x} where {checksum:08x} was sent"
     more = [name for name in arrived if name not in sent]
     return f"{more[0]} arrived, which was not sent" if more else None
+
+
+def check_address(setting: str, address: str, hosts: Sequence[str]) -> None:
+    """Refuse an address that means another machine on one of `hosts`. Raises `ConfigError`.
+
+    Args:
+        setting: what holds the address. address: what servers are told to connect to. hosts: names or addresses of servers.
+    """
+    if address != "localhost" and not address.startswith("127.") and address != "::1":
+        return
+    for host in hosts:
+        if not _is_here(host):
+            raise ConfigError(
+                setting, wanted=f"an address at which the server on {host} reaches this machine", got=address,
+                remedy=f"Set {setting} to this machine's name or address; HTTPTransfer listens there with host=0.0.0.0.",
+            )  # fmt: skip
+
+
+def _is_here(host: str) -> bool:
+    """False for a machine that is known and not this one: its addresses cannot be listened on."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return True  # who asks the server will say that there is no such host
+    for family, kind, protocol, _, place in found:
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.bind(place)
+            return True
+    return False
