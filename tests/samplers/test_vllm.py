@@ -246,7 +246,7 @@ def test_stop_tokens_and_banned_tokens(served: SimpleNamespace) -> None:
 
 def test_parameters_that_do_not_arrive_are_named(served: SimpleNamespace) -> None:
     everything = list(served.model.named_parameters())
-    with pytest.raises(RunError, match=f"{len(everything) - 1} of {len(everything)} parameters did not reach vLLM"):
+    with pytest.raises(RunError, match=f"{len(everything) - 1} of {len(everything)} parameters were not sent"):
         served.session.update_weights(20, everything[:1])
     served.session.update_weights(21, everything)
     given = prompts([3, 7])

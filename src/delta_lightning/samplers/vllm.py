@@ -14,6 +14,7 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
+from delta_lightning.samplers.received import Received, tied_embedding
 from delta_lightning.samplers.rows import Row, groups
 from delta_lightning.samplers.stopping import Bans, StopRules, stop_token_ids
 from delta_lightning.samplers.teams import Team
@@ -91,9 +92,7 @@ class VLLMSession(SamplerSession):
         self._ends = stop_token_ids(model, context.tokenizer)
         self._vocabulary = int(model.lm_head.weight.shape[0])
         self._names = frozenset(name for name, _ in model.named_parameters())
-        embedding = model.get_input_embeddings().weight
-        tied = model.config.tie_word_embeddings
-        self._tied = next((name for name, value in model.named_parameters() if value is embedding), None) if tied else None
+        self._tied = tied_embedding(model)
         self._serial = itertools.count()
         self._running: dict[str, Row] = {}  # the requests of the generator that is being read
         self._sleeps, self._asleep = options.sleep, False
@@ -111,9 +110,7 @@ class VLLMSession(SamplerSession):
         Raises `ConfigError` at once for prompts and options that cannot be sampled, and `RunError` where vLLM fails.
         """
         self._idle("sampled")
-        if params.temperature < COOLEST:
-            raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
-                              remedy="0.01 is as good as greedy.")  # fmt: skip
+        refuse_cool(params)
         everyones = self._team.prompts(prompts)
         waiting = groups(
             everyones,
@@ -202,21 +199,14 @@ class VLLMSession(SamplerSession):
         the trainer need room too.
         """
         self._idle("updated", asleep=True)
-        start, received = time.perf_counter(), _Received(self._dtype)
-        stream = received.count(weights)
+        start, received = time.perf_counter(), Received(weights, self._dtype)
         self._wake("weights")
         try:
-            self._reload(self._with_tied_head(stream))
+            self._reload(self._with_tied_head(received))
         except Exception as error:  # vLLM raises what its layers raise
             raise RunError(f"vLLM could not load the weights of version {version}: {type(error).__name__}: {error}") from error
-        for _ in stream:  # it may be a collective: every rank exhausts it
-            pass
-        missing = sorted(self._names - received.names)
-        if missing:
-            raise RunError(
-                f"weights of version {version}: {len(missing)} of {len(self._names)} parameters did not reach vLLM, "
-                f"the first of them {missing[0]}"
-            )
+        received.exhaust()
+        received.refuse_missing(self._names, version)
         self._wake("kv_cache")
         self._asleep = False
         if not self._engine.reset_prefix_cache():
@@ -288,7 +278,7 @@ class VLLMSession(SamplerSession):
         """Layer by layer, into the layouts of vLLM's kernels; its plain `load_weights` fails where layers are repacked."""
         self._engine.engine_core.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
 
-    def _with_tied_head(self, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    def _with_tied_head(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Gives a tied head its weight too: on CPUs vLLM keeps a repacked copy of it, which no embedding updates."""
         for name, tensor in weights:
             yield name, tensor
@@ -296,24 +286,11 @@ class VLLMSession(SamplerSession):
                 yield HEAD, tensor
 
 
-class _Received:
-    """Names and bytes of the weights that came by."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype, self.num_bytes = dtype, 0
-        self.names: set[str] = set()
-
-    def count(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """The weights, without gradient, whole where they are sharded, in the engine's dtype; counted as they came.
-
-        vLLM holds on to tensors until a layer of its own is complete (the three that make its one for queries, keys and
-        values), so they are made narrow before it gets them.
-        """
-        for name, tensor in weights:
-            self.names.add(name)
-            self.num_bytes += tensor.numel() * tensor.element_size()
-            value = tensor.detach()
-            yield name, (value.full_tensor() if hasattr(value, "full_tensor") else value).to(self.dtype)
+def refuse_cool(params: SamplingParams) -> None:
+    """Raises `ConfigError` for a temperature that vLLM does not sample at."""
+    if params.temperature < COOLEST:
+        raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
+                          remedy="0.01 is as good as greedy.")  # fmt: skip
 
 
 def _request(name: str, row: Row, params: SamplingParams, stops: StopRules, bans: Bans) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import SamplerContext, SamplerSession
-from delta_lightning.models.sharding import full
+from delta_lightning.samplers.received import Received, tied_embedding
 from delta_lightning.samplers.rows import Row, groups
 from delta_lightning.samplers.servers.client import Client, ServerError, excerpt
 from delta_lightning.samplers.servers.fleet import Fleet
@@ -27,7 +27,7 @@ from delta_lightning.samplers.servers.starting import started
 from delta_lightning.samplers.servers.together import first_does
 from delta_lightning.samplers.servers.transfers import Target, TransferSession
 from delta_lightning.samplers.stopping import Bans, StopRules, stop_token_ids
-from delta_lightning.samplers.vllm import COOLEST
+from delta_lightning.samplers.vllm import refuse_cool
 from delta_lightning.types import Completion, Prompt, SamplingParams, SyncReceipt
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ class ServerSession(SamplerSession):
         self._ends = stop_token_ids(model, context.tokenizer)
         self._vocabulary = int(model.lm_head.weight.shape[0])
         self._names = frozenset(name for name, _ in model.named_parameters())
-        embedding = model.get_input_embeddings().weight
-        tied = model.config.tie_word_embeddings
-        self._tied = next((name for name, value in model.named_parameters() if value is embedding), None) if tied else None
+        self._tied = tied_embedding(model)
         self._stops: tuple[SamplingParams, StopRules] | None = None
         self._handles: list[Handle] = []
         self._transfer: TransferSession | None = None  # rank 0's
@@ -94,9 +92,7 @@ class ServerSession(SamplerSession):
         Raises `ConfigError` at once for prompts and options that cannot be sampled, and `RunError` when no server is left.
         """
         self._idle("sampled")
-        if params.temperature < COOLEST:
-            raise ConfigError("model.sampling.temperature", wanted=f"at least {COOLEST} with vLLM", got=str(params.temperature),
-                              remedy="0.01 is as good as greedy.")  # fmt: skip
+        refuse_cool(params)
         waiting = groups(prompts, num_completions=num_completions, params=params, seed=seed, context=self._room,
                          vocabulary=self._vocabulary)  # fmt: skip
         bans = Bans(params, tokenizer=self._context.tokenizer, vocabulary=self._vocabulary)
@@ -168,7 +164,7 @@ class ServerSession(SamplerSession):
         """
         self._idle("updated")
         self._context.share(None)  # until every rank is here: what one still samples would be dropped
-        received = _Received(weights)
+        received = Received(weights)
         if self._context.rank != 0:  # rank 0 reads them on their way; it may be a collective
             received.exhaust()
         updated = first_does(self._context, lambda: self._update(version, received))
@@ -179,7 +175,7 @@ class ServerSession(SamplerSession):
         self._version = version
         return updated.receipt
 
-    def _update(self, version: int, weights: _Received) -> _Updated:
+    def _update(self, version: int, weights: Received) -> _Updated:
         start, label = time.perf_counter(), self._label(version)
         try:
             self._take_back()
@@ -193,12 +189,7 @@ class ServerSession(SamplerSession):
         for server, failure in zip(up, delivered.failures, strict=True):
             if failure is not None:
                 self._fleet.lose(server, f"it did not take the weights of version {version}: {failure.reason}")
-        missing = sorted(self._names - weights.names)
-        if missing:
-            raise RunError(
-                f"weights of version {version}: {len(missing)} of {len(self._names)} parameters were not sent, "
-                f"the first of them {missing[0]}"
-            )
+        weights.refuse_missing(self._names, version)
         for server in self._fleet.up():
             self._attempt(server, lambda client: _confirm(client, label))
         self._fleet.up()
@@ -277,29 +268,6 @@ class ServerSession(SamplerSession):
             raise RunError("the connections to the vLLM servers are closed")
         if self._sampling:
             raise RunError(f"vLLM cannot be {purpose} while completions are being sampled")
-
-
-class _Received:
-    """The weights on their way, whole and without gradient, counted. Read once, by whoever comes first."""
-
-    def __init__(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        self.names: set[str] = set()
-        self.num_bytes = 0
-        self._stream = self._count(weights)
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return self._stream
-
-    def exhaust(self) -> None:
-        """Read what is left."""
-        for _ in self._stream:
-            pass
-
-    def _count(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        for name, value in weights:
-            self.names.add(name)
-            self.num_bytes += value.numel() * value.element_size()
-            yield name, full(value)
 
 
 def _drop_requests(client: Client) -> None:
