@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "times": 1 << 30,  # requests that go wrong
     "updates": 0,  # updates of the weights that arrive before the fault
     "delay": 0.0,  # seconds that each completion takes
-    "busy": 0.0,  # seconds until workers answer
+    "busy": 0.0,  # seconds until the engine answers questions
     "version": "0.32.0", "logprobs_mode": "processed_logprobs", "async_scheduling": False, "cuts": True, "dtype": "float32",
     "backend": "delta_lightning_http", "plugin": True, "dev_mode": True, "counts": True, "tokenizer": True,
     "forget_head": False, "max_sequences": 4,
@@ -98,6 +98,7 @@ class Double:
             ]
             return "\n".join(["# HELP of something", *lines, ""])
         if path == "/weight_info" and self.settings["dev_mode"]:
+            time.sleep(self.settings["busy"])
             return {"weight_version": self.label}
         if path.startswith("/get_world_size"):
             return {"world_size": 1}

@@ -280,11 +280,11 @@ def test_a_reader_that_pauses_is_no_server_that_hangs(pair: list[Running]) -> No
         assert len([first, *given]) == 24 and lines == []
 
 
-def test_workers_that_are_in_a_long_step_are_waited_for(pair: list[Running]) -> None:
-    lines: list[str] = []
-    with session_on(pair[0], lines=lines, answer_seconds=4.0, retries=0) as session:
+def test_an_engine_in_a_long_step_is_waited_for(pair: list[Running]) -> None:
+    with session_on(pair[0], answer_seconds=4.0, retries=0) as session:
         pair[0].set(busy=6.0)
-        assert len(sample(session, number_prompts(1), 2, top_k=4)) == 2 and lines == []
+        for params in ({"top_k": 4}, {"stop": (" ",)}):
+            assert len(sample(session, number_prompts(1), 4, **params)) == 4
 
 
 def test_a_server_that_is_well_again_comes_back_with_the_next_update(pair: list[Running]) -> None:

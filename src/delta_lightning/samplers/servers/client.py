@@ -68,9 +68,9 @@ class Client:
         self._parts, self._key = urlsplit(self.url), api_key
         self._tls = ssl.create_default_context() if self._parts.scheme == "https" else None
 
-    def get(self, path: str, timeout: float | None = None) -> Any:
+    def get(self, path: str, timeout: float | None = None, call: Call | None = None) -> Any:
         """The JSON of a 200 answer; None for an empty one. Raises `ServerError`."""
-        return self._json("GET", path, self._whole("GET", path, None, timeout, None))
+        return self._json("GET", path, self._whole("GET", path, None, timeout, call))
 
     def text(self, path: str, timeout: float | None = None) -> str:
         """A 200 answer as it is. Raises `ServerError`."""

@@ -103,7 +103,7 @@ class Question:
                     with self._lock:
                         ended = self._stops.ended(tokens)
                     if ended:  # closing the stream makes the server drop the rest; what it serves is asked, since no span came
-                        self._check_served(client)
+                        self._check_served(client, call, seconds)
                         return tokens, logprobs, True
                 if choice.get("finish_reason") is not None:
                     stopped = self._ended(client, choice) == "stop"
@@ -125,13 +125,13 @@ class Question:
         if labels != {self._label}:
             raise _wrong(client, ", ".join(sorted(labels)) or "no version", self._label)
 
-    def _check_served(self, client: Client) -> None:
-        served = served_label(client)
+    def _check_served(self, client: Client, call: Call, seconds: float) -> None:
+        served = served_label(client, seconds, call)
         if served != self._label:
             raise _wrong(client, served, self._label)
 
     def _kept(self, client: Client, name: str, length: int, call: Call, seconds: float) -> list[float]:
-        """Workers answer between two steps of the engine, which may be long: it is a part of the completion to wait for."""
+        """Engines answer between two steps, which may be long: their answer is a part of the completion to wait for."""
         if self._cut is None:
             return [0.0] * length
         found = ask_worker(client, TAKE_MASS, [[name, length]], seconds=seconds, call=call)
@@ -141,9 +141,9 @@ class Question:
         return [float(value) for value in kept]
 
 
-def served_label(client: Client, seconds: float | None = None) -> str:
+def served_label(client: Client, seconds: float | None = None, call: Call | None = None) -> str:
     """The label of the weights that a server says it serves. Raises `ServerError`."""
-    answer = client.get("/weight_info", seconds)
+    answer = client.get("/weight_info", seconds, call)
     if not isinstance(answer, dict) or "weight_version" not in answer:
         raise ServerError(client.url, "GET /weight_info", f"no weight_version in its answer: {excerpt(str(answer))}")
     return str(answer["weight_version"])
