@@ -16,7 +16,7 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.samplers.servers.client import Client
-from delta_lightning.samplers.servers.transfers import Delivered, HTTPTransfer, Target, TransferSession
+from delta_lightning.samplers.servers.transfers import Delivered, HTTPTransfer, Target, TransferSession, sender
 from support.weight_server import WeightServer, until, weight_server
 
 TARGET = Target(dtype=torch.float32, tied="embedding", silence=60.0, shapes={})
@@ -187,6 +187,21 @@ def test_a_server_that_hangs_is_cut_off_and_the_others_get_all(server: WeightSer
         server.stall_after = None
         until(lambda: not server.loaded[0] or len(server.loaded[0]) < 20)
     session.close()
+
+
+def test_a_server_whose_engine_dies_is_cut_off_when_it_says_so(
+    session: TransferSession, server: WeightServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request for the update is never answered then."""
+    monkeypatch.setattr(sender, "LOOK", 0.2)
+    server.stall_after, server.refuse["/health"] = 2, "the engine is dead"
+    given = {f"w{index}": torch.full((400, 1000), float(index)) for index in range(20)}
+    with weight_server() as good:
+        start = time.monotonic()
+        first, second = send(session, [server, good], given).failures
+        assert time.monotonic() - start < TARGET.silence
+        assert first is not None and first.reason.startswith("its /health: HTTP 500: ") and second is None
+        assert "the engine is dead" in first.reason and arrived(good.loaded[0], given)
 
 
 def test_a_trainer_that_fails_in_the_middle_leaves_no_half_update_behind(

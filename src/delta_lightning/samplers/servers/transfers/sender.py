@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,6 +17,7 @@ from delta_lightning.samplers.servers.rpc import ask_workers
 from delta_lightning.samplers.servers.transfers.transfer import Delivered, Target, first_difference
 
 DAY = 86400.0  # seconds
+LOOK = 5.0  # seconds between questions after the health of servers that are updated
 RECEIPT = "delta_receipt"  # the method of our workers that says what arrived
 
 
@@ -57,6 +59,7 @@ class Round:
         self._threads = ThreadPoolExecutor(max(1, len(clients)), thread_name_prefix="vllm-update")
         self._updates: list[Future[None]] = []
         self._reasons: dict[int, ServerError] = {}
+        self._over = threading.Event()
 
     def workers(self, index: int) -> int:
         """How many processes of the server read the update; 0 where it does not answer, which fails it."""
@@ -74,6 +77,7 @@ class Round:
         """Tell each server to load from its source; returns at once."""
         for index, source in enumerate(sources):
             self._updates.append(self._threads.submit(self._load, index, source))
+        threading.Thread(target=self._watch, name="vllm-update-watch", daemon=True).start()
 
     def running(self, index: int) -> bool:
         """True while the server may still read."""
@@ -100,18 +104,31 @@ class Round:
         """The same where the servers have been driven by someone else."""
         failures = [self._outcome(index, counted) for index in range(len(self._clients))]
         self._threads.shutdown(wait=True)
+        self._over.set()
         seconds = time.perf_counter() - self._start
         return Delivered(names=tuple(counted.checksums), num_bytes=counted.num_bytes, seconds=seconds, failures=tuple(failures))
 
+    def _watch(self) -> None:
+        """vLLM never answers an update whose engine has died, but says so when asked for its health. Silence may be work."""
+        while not all(update.done() for update in self._updates) and not self._over.wait(LOOK):
+            for index, client in enumerate(self._clients):
+                if not self.running(index):
+                    continue
+                try:
+                    client.get("/health")
+                except ServerError as error:
+                    if not isinstance(error.__cause__, TimeoutError):
+                        self.give_up(index, f"its /health: {error.reason}")
+
     def _load(self, index: int, source: dict[str, Any]) -> None:
-        client, seconds = self._clients[index], self._target.silence
+        client, seconds, call = self._clients[index], self._target.silence, self._calls[index]
         if index in self._reasons:
             raise self._reasons[index]
-        client.post("/start_weight_update", {}, seconds)
+        client.post("/start_weight_update", {}, seconds, call)
         info = {"version": self._version, "tied": self._target.tied, "source": source}
         # It answers when all has been loaded, however long that takes; whether it still reads, the transfer sees.
-        client.post("/update_weights", {"update_info": info}, DAY, self._calls[index])
-        client.post("/finish_weight_update", {}, seconds)
+        client.post("/update_weights", {"update_info": info}, DAY, call)
+        client.post("/finish_weight_update", {}, seconds, call)
 
     def _outcome(self, index: int, counted: Counted) -> ServerError | None:
         client = self._clients[index]
