@@ -27,8 +27,8 @@ class Ahead:
     """Rollouts of later steps than the one that trains, sampled in a thread or restored from a checkpoint.
 
     A thread calls the sampler's session and the judge and nothing else: no model, no collective, no metric; on the terminal it
-    only lets the sampler say a line that stays, such as of a lost server. The main thread uses neither of them before `wait` has
-    returned. What a thread raises is raised again by `take` and `settle`.
+    only lets the sampler say a line that stays, such as of a lost server. The main thread uses neither of them before `wait`
+    has returned. What a thread raises is raised again by `take` and `settle`.
 
     Args:
         enabled: False samples nothing ahead, and leaves unused what a checkpoint holds.
