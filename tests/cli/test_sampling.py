@@ -80,10 +80,16 @@ def test_the_seed_is_that_of_every_draw(recorded: Recorded) -> None:
         ("min_p=1", "model.sampling.min_p"),
         ("stop=</answer>", "model.sampling.stop"),
         ("stop=['']", "model.sampling.stop: wanted a list of strings that are not empty"),
-        ("stop_token_ids=[258]", "sampling.stop_token_ids: wanted token ids from 0 to 257, the model's vocabulary, got [258]"),
+        (
+            "stop_token_ids=[258]",
+            "model.sampling.stop_token_ids: wanted token ids from 0 to 257, the model's vocabulary, got [258]",
+        ),
         ("bad_token_ids=[-1]", "model.sampling.bad_token_ids: wanted token ids from 0"),
-        ("bad_token_ids=[300]", "sampling.bad_token_ids: wanted token ids from 0 to 257, the model's vocabulary, got [300]"),
-        (f"bad_token_ids={list(range(258))}", "sampling.bad_token_ids: wanted fewer than the vocabulary's 258"),
+        (
+            "bad_token_ids=[300]",
+            "model.sampling.bad_token_ids: wanted token ids from 0 to 257, the model's vocabulary, got [300]",
+        ),
+        (f"bad_token_ids={list(range(258))}", "model.sampling.bad_token_ids: wanted fewer than the vocabulary's 258"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(invoke: Invoke, flag: str, said: str) -> None:

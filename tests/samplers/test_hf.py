@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.samplers import HFSampler
 from delta_lightning.types import SamplingParams
 from support.models import EOS, tiny_model
-from support.sampling import assert_scores, open_session, prompts, sample
+from support.sampling import assert_scores, context, open_session, prompts, sample
 
 
 @pytest.mark.parametrize("family", ["qwen3", "olmo3"])
@@ -37,6 +39,15 @@ def test_logprobs_are_those_of_the_model(family: str, params: dict[str, float]) 
             assert list(c.logprobs) == list(c.raw_logprobs)
         else:  # mass was cut away, so what is left is more probable
             assert all(a >= b - 1e-6 for a, b in zip(c.logprobs, c.raw_logprobs, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
+def test_logprobs_are_those_of_the_model_on_a_gpu(family: str) -> None:
+    model, given = tiny_model(family, vocabulary=8).cuda(), prompts([3, 7, 1, 12])
+    session = HFSampler().open(replace(context(model), device=torch.device("cuda")))
+    done = sample(session, given, 3)
+    assert_scores(model.cpu(), given, done, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

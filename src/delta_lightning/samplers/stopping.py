@@ -38,7 +38,7 @@ class StopRules:
     """
 
     def __init__(self, params: SamplingParams, *, ends: Sequence[int], tokenizer: Any, vocabulary: int) -> None:
-        _in_vocabulary(params.stop_token_ids, vocabulary, "sampling.stop_token_ids")
+        _in_vocabulary(params.stop_token_ids, vocabulary, "model.sampling.stop_token_ids")
         self.ids = frozenset((*ends, *params.stop_token_ids))
         self.strings, self.tokenizer, self.vocabulary = params.stop, tokenizer, vocabulary
         self._window = max((len(text.encode()) for text in self.strings), default=0)
@@ -87,18 +87,19 @@ class Bans:
     """
 
     def __init__(self, params: SamplingParams, *, tokenizer: Any, vocabulary: int) -> None:
-        _in_vocabulary(params.bad_token_ids, vocabulary, "sampling.bad_token_ids")
+        _in_vocabulary(params.bad_token_ids, vocabulary, "model.sampling.bad_token_ids")
         never = set(params.bad_token_ids)
         self.sequences: list[tuple[list[int], int]] = []
         for word in params.bad_words:
             for text in dict.fromkeys((word, " " + word.lstrip())):
                 ids = list(tokenizer.encode(text, add_special_tokens=False))
-                require(bool(ids), "sampling.bad_words", wanted="words that the tokenizer knows", got=word, remedy="Remove it.")
+                require(bool(ids), "model.sampling.bad_words", wanted="words that the tokenizer knows", got=word,
+                        remedy="Remove it.")  # fmt: skip
                 if len(ids) == 1:
                     never.add(ids[0])
                 else:
                     self.sequences.append((ids[:-1], ids[-1]))
-        require(len(never) < vocabulary, "sampling.bad_token_ids", wanted=f"fewer than the vocabulary's {vocabulary}",
+        require(len(never) < vocabulary, "model.sampling.bad_token_ids", wanted=f"fewer than the vocabulary's {vocabulary}",
                 got=len(never), remedy="Leave something to draw.")  # fmt: skip
         self.never = sorted(never)
 

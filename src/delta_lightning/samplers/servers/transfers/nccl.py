@@ -59,7 +59,7 @@ class NCCLTransfer(WeightTransfer):
 
         from delta_lightning.samplers.vllm_version import check_version
 
-        check_version()
+        check_version("model.sampler.transfer=NCCLTransfer")
         require(torch.cuda.is_available(), "model.sampler.transfer=NCCLTransfer", wanted="a GPU", got="none",
                 remedy="Use HTTPTransfer.")  # fmt: skip
 
