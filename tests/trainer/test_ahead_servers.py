@@ -27,8 +27,8 @@ def serve() -> Iterator[Nursery]:
 
 def run(invoke: Invoke, server: Running, *args: str) -> Outcome:  # noqa: F811
     outcome = invoke(
-        "--model.sampler=VLLMServerSampler", f"--model.sampler.servers=[{server.url}]", "--model.sampler.silence_seconds=2",
-        "--model.sampler.answer_seconds=3", "--model.sampler.update_seconds=20", "--model.one_step_off=true",
+        "--model.sampler=VLLMServerSampler", f"--model.sampler.servers=[{server.url}]", "--model.sampler.silence_seconds=4",
+        "--model.sampler.answer_seconds=10", "--model.sampler.update_seconds=20", "--model.one_step_off=true",
         "--model.optimizer.lr=0.01", "--trainer.max_epochs=3", "--model.verifier=support.odd.OddSum", *args,
     )  # fmt: skip
     server.signal(signal.SIGKILL)
