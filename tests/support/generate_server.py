@@ -364,12 +364,8 @@ class Nursery:
 @contextlib.contextmanager
 def nursery() -> Iterator[Nursery]:
     """For a fixture of a module."""
-    with tempfile.TemporaryDirectory() as folder:
-        started = Nursery(Path(folder))
-        try:
-            yield started
-        finally:
-            started.close()
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Nursery(Path(folder))) as started:
+        yield started
 
 
 def serve(given: str) -> None:
