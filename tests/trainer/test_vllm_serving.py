@@ -119,31 +119,45 @@ def test_a_run_samples_from_a_server_of_the_command_line(invoke: Invoke, tmp_pat
     assert os.listdir(tmp_path / "weights") == []
 
 
-def train_on_a_rank(url: str, strategy: str) -> tuple[dict[str, Tensor], float, float]:
-    """Parameters after two steps, the mismatch of the last, and how far the probe had moved."""
+class Steps(pl.Callback):
+    """What was logged of each rollout step: mismatch, the probe after the update before it, and how far the probe had moved."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        values = trainer.callback_metrics
+        mismatch, probe = float(values["mismatch/max_abs_nats"]), float(values["sync/probe_max_nats"])
+        self.rows.append((mismatch, probe, float(values.get("sync/moved_max_nats", 0.0))))
+
+
+def train_on_a_rank(url: str, family: str, strategy: str) -> tuple[dict[str, Tensor], list[tuple[float, float, float]]]:
+    """Parameters after three rollout steps, and what `Steps` saw of each."""
     module = PolicyModule(
-        backbone=Tiny(hidden_size=64, heads=2, kv_heads=1, layers=2, context=128, seed=0),
+        backbone=Tiny(family=family, hidden_size=64, heads=2, kv_heads=1, layers=2, context=128, sliding_window=8, seed=0),  # type: ignore[arg-type]
         sampler=VLLMServerSampler(servers=[url]), verifier=OddSum(), advantage=GroupStandardised(),
         credit=Delta(), loss=ClippedSurrogate(), weighting=Constant(), reduction=TokenMean(), correction=NoCorrection(),
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3), sampling=SamplingParams(max_new_tokens=8, top_k=40),
         prompts_per_step=8, completions_per_prompt=4, updates_per_step=2, micro_batches=1,
     )  # fmt: skip
+    steps = Steps()
     trainer = pl.Trainer(
-        accelerator="cpu", devices=2, strategy=strategy, max_epochs=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        accelerator="cpu", devices=2, strategy=strategy, max_epochs=3, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[steps],
     )  # fmt: skip
     try:
-        trainer.fit(module, PromptData(source=Arithmetic(num_train=20, num_held_out=4)))
+        trainer.fit(module, PromptData(source=Arithmetic(num_train=40, num_held_out=4)))
     finally:
         module.close()
-    values = trainer.callback_metrics
-    weights = {name: full(value).clone() for name, value in module.policy.named_parameters()}
-    return weights, float(values["mismatch/max_abs_nats"]), float(values["sync/moved_max_nats"])
+    return {name: full(value).clone() for name, value in module.policy.named_parameters()}, steps.rows
 
 
-def test_two_ranks_replicated_and_sharded_share_a_server() -> None:
-    with serve("qwen3") as url:
-        for strategy in ("ddp", "fsdp2"):
-            (first, mismatch, moved), (second, *_) = run_ranks(2, train_on_a_rank, url, strategy)
-            assert mismatch < TOLERANCE and moved > 100 * TOLERANCE, strategy
-            assert all(torch.equal(value, second[name]) for name, value in first.items())
+@pytest.mark.parametrize(("family", "strategies"), [("qwen3", ("ddp", "fsdp2")), ("olmo3", ("fsdp2",))])
+def test_two_ranks_replicated_and_sharded_share_a_server(family: str, strategies: tuple[str, ...]) -> None:
+    with serve(family) as url:
+        for strategy in strategies:
+            (first, steps), (second, _) = run_ranks(2, train_on_a_rank, url, family, strategy)
+            assert len(steps) == 3, strategy
+            assert all(mismatch < TOLERANCE and probe < TOLERANCE for mismatch, probe, _ in steps), (strategy, steps)
+            assert all(moved > 100 * TOLERANCE for _, _, moved in steps[1:]), (strategy, steps)
+            assert all(torch.equal(value, second[name]) for name, value in first.items()), strategy
