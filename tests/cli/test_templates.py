@@ -47,7 +47,7 @@ def test_texts_and_parts_by_flag(templates: Callable[..., Templates]) -> None:
 
 
 def test_the_papers_prompt_is_an_overlay(templates: Callable[..., Templates]) -> None:
-    preset = ROOT / "configs" / "preset" / "paper_prompt.yaml"
+    preset = ROOT / "configs" / "prompt" / "paper.yaml"
     assert templates("--data.template=Chat", f"--config={preset}").default == RAW
     assert templates(f"--config={preset}", "--data.template=Chat").default == Chat(), "a flag behind it wins"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from delta_lightning.credit import Compose, Delta
 from delta_lightning.data import Arithmetic, Mixture
-from delta_lightning.samplers import RecordedSampler, RecordingSampler
+from delta_lightning.samplers import RecordedSampler, RecordingSampler, VLLMServerSampler
 from delta_lightning.samplers.tape import TapeWriter, tape_path
 from delta_lightning.types import Example, Status
 from delta_lightning.verifiers.choice import MultipleChoice
@@ -45,6 +45,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "BySource": lambda: BySource(verifiers={"sums": NumericVerifier(), "gpqa": MultipleChoice()}),
     "RecordingSampler": lambda: RecordingSampler(path="a_new_folder"),
     "RecordedSampler": lambda: RecordedSampler(path=_recording()),
+    "VLLMServerSampler": lambda: VLLMServerSampler(start=1),
 }
 
 
