@@ -47,7 +47,7 @@ def test_it_serves_the_model_of_a_run_s_config(
         "prompts_per_step": 4,
     }
     config.write_text(json.dumps({"model": model, "trainer": {"max_epochs": 3}}))  # YAML too
-    outcome = invoke("serve", f"--config={config}", "--port=8123", "--model.backbone.layers=3", small=False)
+    outcome = invoke("serve", f"--config={config}", "--port=8123", "--host=0.0.0.0", "--model.backbone.layers=3", small=False)
     assert outcome.code == 0, outcome.err
     [(command, served)] = started
     assert served["architectures"] == ["Olmo3ForCausalLM"] and served["num_hidden_layers"] == 3 and served["dtype"] == "float32"

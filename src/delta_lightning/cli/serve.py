@@ -64,7 +64,7 @@ def _parser() -> ArgumentParser:
     parser = ShortErrors(prog="delta-lightning serve", description=DESCRIPTION)
     parser.add_argument("--config", action="config", help="Config of the run, later ones win.")
     parser.add_argument("--port", type=int, default=8000, help="Port to listen on.")
-    parser.add_argument("--host", type=str, default="0.0.0.0", help="Address to listen on; the default is every network.")
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every network.")
     parser.add_subclass_arguments(Backbone, "backbone", required=False, help="The model, for example Pretrained.")
     parser.add_subclass_arguments(Sampler, "sampler", required=False, help="VLLMServerSampler, for its engine's options.")
     return parser
