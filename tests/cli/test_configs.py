@@ -15,7 +15,7 @@ from support.cli import Invoke
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
-    path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name not in ("ablate", "ablation", "preset")
+    path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name not in ("ablate", "ablation", "preset", "prompt")
 )  # overlays
 TWO_STEPS = (
     "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.prompts_per_step=4", "--model.completions_per_prompt=2",
