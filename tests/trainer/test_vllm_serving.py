@@ -72,11 +72,24 @@ def serve(family: str, *options: str) -> Iterator[str]:
     assert "--max-num-seqs=64" in said and "ready after" in said and url in said
 
 
-def check(folder: Path) -> None:
-    """The run sampled what it scored, with weights that moved."""
+def metrics(folder: Path) -> list[dict[str, str]]:
     [file] = folder.rglob("metrics.csv")
     with file.open() as lines:
-        rows = list(csv.DictReader(lines))
+        return list(csv.DictReader(lines))
+
+
+def check_ahead(folder: Path) -> None:
+    """Each step but the first trained on completions of the weights before, and the servers had the weights of now."""
+    steps = [row for row in metrics(folder) if row.get("rollout/staleness_steps")]
+    assert [float(row["rollout/staleness_steps"]) for row in steps] == [0, 1, 1]
+    assert float(steps[0]["mismatch/max_abs_nats"]) < TOLERANCE
+    assert all(float(row["mismatch/max_abs_nats"]) > 100 * TOLERANCE for row in steps[1:])
+    assert all(float(row["sync/probe_max_nats"]) < TOLERANCE for row in steps)
+
+
+def check(folder: Path) -> None:
+    """The run sampled what it scored, with weights that moved."""
+    rows = metrics(folder)
     steps = [row for row in rows if row.get("mismatch/max_abs_nats")]
     assert len(steps) == 3
     for row in steps:
@@ -108,14 +121,18 @@ def test_a_run_samples_from_a_server_of_the_command_line(invoke: Invoke, tmp_pat
     (tmp_path / "weights").mkdir()
     way = ("--sampler.transfer=FolderTransfer", f"--sampler.transfer.path={tmp_path / 'weights'}")
     with serve("olmo3", *way) as url:
-        outcome = invoke(
+        run = (
             "--model.sampler=VLLMServerSampler", f"--model.sampler.servers=['{url}']", "--model.backbone.family=olmo3",
             *(option.replace("--sampler", "--model.sampler") for option in way),
             *(f"--model.backbone.{option}" for option in SHAPE), *RUN,
         )  # fmt: skip
+        outcome = invoke(*run)
         assert outcome.code == 0, outcome.err
         check(tmp_path / "run")
         assert answers(url), "it is not the run's to stop"
+        outcome = invoke(*run, "--model.one_step_off=true", f"--run_dir={tmp_path / 'ahead'}")
+        assert outcome.code == 0, outcome.err
+        check_ahead(tmp_path / "ahead")
     assert os.listdir(tmp_path / "weights") == []
 
 
