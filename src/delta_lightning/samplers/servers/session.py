@@ -67,7 +67,8 @@ class ServerSession(SamplerSession):
         self._handles: list[Handle] = []
         self._transfer: TransferSession | None = None  # rank 0's
         self._closed, self._sampling = False, False
-        try:
+        with ExitStack() as undo:  # what was started does not outlive a start that fails
+            undo.callback(self.close)
             opened = first_does(context, self._open)
             self._run, handles = opened.run, {handle.url.rstrip("/"): handle for handle in self._handles}
             servers = [
@@ -78,9 +79,7 @@ class ServerSession(SamplerSession):
             self._room = min(facts.context for _, facts in opened.servers)
             self._fleet = Fleet(servers, prefix=f"{self._run}-{context.rank}", first=context.rank, say=context.say)
             self.update_weights(0, model.named_parameters())
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     # Sampling --------------------------------------------------------------------------------------------------------
 

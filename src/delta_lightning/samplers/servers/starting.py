@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,14 @@ def started(options: VLLMServerSampler, context: SamplerContext) -> list[Handle]
     """`options.start` servers that answer. Raises `RunError`, with what the server wrote last, if one does not."""
     begun = time.monotonic()
     handles: list[Handle] = list(start_servers(options, context.model, options.start))
-    try:
+    with ExitStack() as undo:
+        for handle in handles:
+            undo.callback(handle.stop)
         for index, handle in enumerate(handles):
             waiting = partial(context.progress, "starting vLLM servers", index, len(handles))
             _wait(options, handle, begun + options.start_seconds, waiting)
             context.say(f"vLLM server {handle.url} answers after {time.monotonic() - begun:.0f} s")
-    except BaseException:
-        for handle in handles:
-            handle.stop()
-        raise
+        undo.pop_all()
     return handles
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +94,7 @@ class Receiver(WeightTransferEngine[NoInit, Update]):  # type: ignore[misc]
 @contextmanager
 def finished_if_it_fails(engine: Any) -> Iterator[None]:
     """Takes the layers out of the reload when it breaks; they would count its tensors towards the next update."""
-    try:
+    with ExitStack() as undo:
+        undo.callback(engine.finish_weight_update)
         yield
-    except BaseException:
-        engine.receipt = None
-        engine.finish_weight_update()
-        raise
+        undo.pop_all()
