@@ -18,9 +18,9 @@ from delta_lightning.errors import ConfigError
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.samplers import VLLMServerSampler
-from delta_lightning.samplers.servers.launch import CPU_HEADS
 from delta_lightning.samplers.servers.transfers import FolderTransfer, HTTPTransfer, WeightTransfer
 from delta_lightning.samplers.servers.transfers.wire import END, frame
+from delta_lightning.samplers.vllm_heads import CPU_HEADS
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.weight_check import WeightCheck, WeightProof
 from delta_lightning.types import Prompt, SamplingParams

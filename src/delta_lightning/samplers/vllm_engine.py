@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import SamplerContext
+from delta_lightning.samplers.vllm_heads import check_cpu_heads
 
 if TYPE_CHECKING:
     from delta_lightning.samplers.vllm import VLLMSampler
@@ -62,7 +63,8 @@ def start_engine(options: VLLMSampler, context: SamplerContext) -> Any:
 
         from delta_lightning.samplers.vllm_warp import logits_processor
 
-        _check_attention(model, device)
+        if device.type == "cpu":
+            check_cpu_heads(model.config, "VLLMSampler")
         config = copy.deepcopy(model.config)
         config.architectures = [library_class(model).__name__]
         config.save_pretrained(folder)
@@ -130,23 +132,6 @@ def _memory(options: VLLMSampler, device: torch.device) -> dict[str, Any]:
         # The share is only checked against free memory, since the cache's size is given.
         return {"kv_cache_memory_bytes": int(options.cache_gib * 2**30), "gpu_memory_utilization": 0.05}
     return {"gpu_memory_utilization": options.memory_share}
-
-
-def _check_attention(model: Any, device: torch.device) -> None:
-    """vLLM's attention on CPUs knows some widths of heads only, and says so at the first prompt."""
-    if device.type != "cpu":
-        return
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    config = model.config
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    known = CPUAttentionBackend.get_supported_head_sizes()
-    if width not in known:
-        raise ConfigError(
-            "model.sampler=VLLMSampler",
-            wanted=f"a model whose heads are {', '.join(map(str, known))} wide, as vLLM needs on CPUs",
-            got=f"width {width}", remedy="Use --model.sampler=HFSampler, or a GPU.",
-        )  # fmt: skip
 
 
 def _reason(error: ValueError | NotImplementedError) -> str:

