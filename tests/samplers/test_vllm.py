@@ -18,8 +18,9 @@ from delta_lightning.models.tiny import Tiny
 from delta_lightning.samplers import HFSampler, VLLMSampler
 from delta_lightning.types import Prompt, SamplingParams
 from support.models import NumberTokenizer
-from support.sampling import Done, context, full_logprobs, sample
+from support.sampling import context, largest_gap, sample, shift
 from support.sampling import tokens as tokens_of
+from support.sampling import wide_prompts as prompts
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 TOLERANCE = 1e-4  # nats, float32
@@ -62,29 +63,6 @@ def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     session.close()
     with pytest.raises(RunError, match="closed"):
         session.logprobs([[2, 3]])
-
-
-def prompts(lengths: list[int]) -> list[Prompt]:
-    return [
-        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + (7 * k + i) % 250 for k in range(n)), source="test", reference={})
-        for i, n in enumerate(lengths)
-    ]
-
-
-def largest_gap(model: Any, given: list[Prompt], done: Done, temperature: float = 1.0) -> float:
-    by_id, gaps = {prompt.id: prompt for prompt in given}, []
-    for c in done.values():
-        wanted = full_logprobs(model, by_id[c.prompt_id], c, temperature)
-        wanted = wanted.gather(1, torch.tensor(list(c.token_ids))[:, None])[:, 0]
-        gaps.append(float((wanted - torch.tensor(list(c.raw_logprobs))).abs().max()))
-    return max(gaps)
-
-
-def shift(model: Any, scale: float = 0.05) -> None:
-    generator = torch.Generator().manual_seed(int(1e6 * float(next(model.parameters()).detach().abs().sum())) % 2**31)
-    with torch.no_grad():
-        for value in model.parameters():
-            value += scale * torch.randn(value.shape, generator=generator)
 
 
 def test_every_prompt_gets_its_group_and_rows_stop_where_they_should(served: SimpleNamespace) -> None:

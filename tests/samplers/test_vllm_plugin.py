@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from delta_lightning.errors import ConfigError
@@ -23,9 +22,10 @@ from delta_lightning.samplers.servers.transfers.wire import END, frame
 from delta_lightning.samplers.vllm_heads import CPU_HEADS
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.weight_check import WeightCheck, WeightProof
-from delta_lightning.types import Prompt, SamplingParams
+from delta_lightning.types import SamplingParams
 from support.prompts import number_prompts, train
-from support.sampling import Done, context, full_logprobs, sample
+from support.sampling import context, largest_gap, sample, shift
+from support.sampling import wide_prompts as prompts
 from support.weight_server import until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -52,29 +52,6 @@ def served(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
         session.close()
         assert not any(handle.alive() for handle in handles)
         assert os.listdir(folder) == []
-
-
-def prompts(lengths: list[int]) -> list[Prompt]:
-    return [
-        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + (7 * k + i) % 250 for k in range(n)), source="test", reference={})
-        for i, n in enumerate(lengths)
-    ]
-
-
-def largest_gap(model: Any, given: list[Prompt], done: Done, temperature: float = 1.0) -> float:
-    by_id, gaps = {prompt.id: prompt for prompt in given}, []
-    for c in done.values():
-        wanted = full_logprobs(model, by_id[c.prompt_id], c, temperature)
-        wanted = wanted.gather(1, torch.tensor(list(c.token_ids))[:, None])[:, 0]
-        gaps.append(float((wanted - torch.tensor(list(c.raw_logprobs))).abs().max()))
-    return max(gaps)
-
-
-def shift(model: Any, scale: float = 0.05) -> None:
-    generator = torch.Generator().manual_seed(int(1e6 * float(next(model.parameters()).detach().abs().sum())) % 2**31)
-    with torch.no_grad():
-        for value in model.parameters():
-            value += scale * torch.randn(value.shape, generator=generator)
 
 
 def test_weights_arrive_and_stale_ones_are_seen(served: SimpleNamespace) -> None:

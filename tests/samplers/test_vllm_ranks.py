@@ -18,7 +18,7 @@ from delta_lightning.samplers import VLLMSampler
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Prompt, SamplingParams
 from support.models import NumberTokenizer
-from support.sampling import Done, full_logprobs, sample, tokens
+from support.sampling import largest_gap, sample, shift, tokens
 from support.world import run_ranks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -44,22 +44,6 @@ def open_on(model: Any, **options: Any) -> SamplerSession:
             share=ranks.all_objects,
         )
     )  # fmt: skip
-
-
-def largest_gap(model: Any, given: list[Prompt], done: Done) -> float:
-    by_id, gaps = {prompt.id: prompt for prompt in given}, [0.0]
-    for c in done.values():
-        wanted = full_logprobs(model, by_id[c.prompt_id], c)
-        wanted = wanted.gather(1, torch.tensor(list(c.token_ids))[:, None])[:, 0]
-        gaps.append(float((wanted - torch.tensor(list(c.raw_logprobs))).abs().max()))
-    return max(gaps)
-
-
-def shift(model: Any) -> None:
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for value in model.parameters():
-            value += 0.05 * torch.randn(value.shape, generator=generator)
 
 
 def shared_engine(family: str) -> SimpleNamespace:

@@ -56,3 +56,29 @@ def assert_scores(model: Any, given: list[Prompt], done: Done, temperature: floa
         expected = full_logprobs(model, by_id[c.prompt_id], c, temperature)
         expected = expected.gather(1, torch.tensor(list(c.token_ids))[:, None])[:, 0]
         torch.testing.assert_close(torch.tensor(list(c.raw_logprobs)), expected, atol=atol, rtol=0)
+
+
+def largest_gap(model: Any, given: list[Prompt], done: Done, temperature: float = 1.0) -> float:
+    """Largest difference of the completions' raw log-probabilities from the model's own; 0 without completions."""
+    by_id, gaps = {prompt.id: prompt for prompt in given}, [0.0]
+    for c in done.values():
+        wanted = full_logprobs(model, by_id[c.prompt_id], c, temperature)
+        wanted = wanted.gather(1, torch.tensor(list(c.token_ids))[:, None])[:, 0]
+        gaps.append(float((wanted - torch.tensor(list(c.raw_logprobs))).abs().max()))
+    return max(gaps)
+
+
+def shift(model: Any, scale: float = 0.05) -> None:
+    """Moves every weight, each time another way, and the same way on every rank."""
+    generator = torch.Generator().manual_seed(int(1e6 * float(next(model.parameters()).detach().abs().sum())) % 2**31)
+    with torch.no_grad():
+        for value in model.parameters():
+            value += scale * torch.randn(value.shape, generator=generator)
+
+
+def wide_prompts(lengths: list[int]) -> list[Prompt]:
+    """Prompts over most of the vocabulary of a tiny model, each another."""
+    return [
+        Prompt(id=f"p{i}", text="", token_ids=tuple(2 + (7 * k + i) % 250 for k in range(n)), source="test", reference={})
+        for i, n in enumerate(lengths)
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,7 +12,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from delta_lightning.errors import RunError
 from delta_lightning.interfaces import (
     AdvantageEstimator,
     CreditAssigner,
@@ -30,7 +28,6 @@ from delta_lightning.interfaces import (
     Verifier,
 )
 from delta_lightning.models.backbone import Backbone, LoadContext
-from delta_lightning.models.recomputing import recompute_layers
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.ahead import Ahead, another_step
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
@@ -38,10 +35,11 @@ from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room, sampling_notes
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
+from delta_lightning.trainer.gradients import clip
 from delta_lightning.trainer.loader import RolloutLoader
+from delta_lightning.trainer.loading import load_policy
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import derived, observe_statistics, observe_update
-from delta_lightning.trainer.placement import Placement
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
@@ -182,10 +180,9 @@ class PolicyModule(pl.LightningModule):
                 tick=self.progress,
                 say=self.progress.line,
             )
-            strategy, load = self.trainer.strategy, partial(self.backbone.load, context)
-            self.policy = strategy.place(load) if isinstance(strategy, Placement) else load()
-            if self.activation_checkpointing:
-                recompute_layers(self.policy)
+            self.policy = load_policy(
+                self.backbone, context, self.trainer.strategy, activation_checkpointing=self.activation_checkpointing
+            )
             check_room(self.data, self.plan, getattr(self.policy.config, "max_position_embeddings", None))
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting and self.reference is None and Need.REFERENCE in self.parts.rollout_needs():
@@ -304,14 +301,8 @@ class PolicyModule(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip by the global norm; a norm that is not finite stops the run before it harms the weights."""
-        limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if not bool(torch.isfinite(norm)):
-            raise RunError(
-                f"the gradient norm is {float(norm)} at optimiser step {self.trainer.global_step}; no update was made"
-            )
+        """Clip by the global norm."""
+        norm = clip(self.policy, self.max_grad_norm, step=self.trainer.global_step)
         self.update_book.add("update/grad_norm", norm)
 
     def on_train_batch_end(self, outputs: Any, batch: MicroBatch, batch_idx: int) -> None:

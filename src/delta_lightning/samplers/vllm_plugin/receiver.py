@@ -96,5 +96,6 @@ def finished_if_it_fails(engine: Any) -> Iterator[None]:
     """Takes the layers out of the reload when it breaks; they would count its tensors towards the next update."""
     with ExitStack() as undo:
         undo.callback(engine.finish_weight_update)
+        undo.callback(setattr, engine, "receipt", None)
         yield
         undo.pop_all()
