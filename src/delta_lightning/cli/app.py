@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,10 +14,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from delta_lightning.cli import preflight, resume, run_folder, swap
-from delta_lightning.cli.config_files import check_config_files, settle, told
+from delta_lightning.cli.command import prepare, run_command
 from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.parser import DeltaParser
-from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import CreditAssigner
@@ -226,28 +224,24 @@ def _evaluated_last(trainer: Trainer) -> bool:
 
 def run(args: Sequence[str]) -> int:
     """Run the command line; every error made on purpose ends in one message and an exit code. Bugs keep their traceback."""
-    try:
-        if not debugging():
-            quiet()
-            hush_writers()
-        for package in PARTS:
-            importlib.import_module(f"delta_lightning.{package}")
-        load_plugins(say)
-        settle()
-        DeltaParser.roots = {"model": PolicyModule, "data": PromptData, "trainer": Trainer}
-        check_config_files(args)
-        if args[:1] == ["ablate"]:
-            from delta_lightning.cli.ablate import AblateCLI, each_appends
+    return run_command(
+        lambda: _parse_and_run(args),
+        folder=lambda: Path(os.environ.get(run_folder.VARIABLE, ".")),
+        interrupted="interrupted before training began; nothing was saved",
+    )
 
-            DeltaParser.roots["assigners"] = list[CreditAssigner]
-            AblateCLI(each_appends(args))
-        else:
-            DeltaCLI(args)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        say("interrupted before training began; nothing was saved")
-        return 130
-    except Exception as error:  # noqa: BLE001 -- said in one message, or raised again
-        return told(error, Path(os.environ.get(run_folder.VARIABLE, ".")))
+
+def _parse_and_run(args: Sequence[str]) -> int:
+    if not debugging():
+        quiet()
+        hush_writers()
+    DeltaParser.roots = {"model": PolicyModule, "data": PromptData, "trainer": Trainer}
+    prepare(args, PARTS, say)
+    if args[:1] == ["ablate"]:
+        from delta_lightning.cli.ablate import AblateCLI, each_appends
+
+        DeltaParser.roots["assigners"] = list[CreditAssigner]
+        AblateCLI(each_appends(args))
+    else:
+        DeltaCLI(args)
     return 0

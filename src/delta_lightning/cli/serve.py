@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shlex
 import signal
@@ -17,10 +16,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from delta_lightning.cli import swap
-from delta_lightning.cli.config_files import ShortErrors, check_config_files, settle, told
+from delta_lightning.cli.command import prepare, run_command, say, say_dropped
+from delta_lightning.cli.config_files import ShortErrors
 from delta_lightning.cli.config_parts import own_parts
-from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import Sampler
 from delta_lightning.models.backbone import Backbone
@@ -41,22 +39,14 @@ _EVERYWHERE = ("0.0.0.0", "::")
 
 def run(args: Sequence[str]) -> int:
     """Run the command with these arguments; every error made on purpose ends in one message and an exit code."""
-    try:
-        for package in ("models", "samplers"):
-            importlib.import_module(f"delta_lightning.{package}")
-        load_plugins(_say)
-        settle()
-        check_config_files(args)
-        settings = _parser().parse_args(own_parts(args, _OWN))
-        for line in swap.take_dropped():
-            _say(line)
-        return _serve(_parser().instantiate_classes(settings))
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:  # noqa: BLE001 -- said in one message, or raised again
-        return told(error, Path())
+    return run_command(lambda: _parse_and_serve(args), interrupted="")
+
+
+def _parse_and_serve(args: Sequence[str]) -> int:
+    prepare(args, ("models", "samplers"))
+    settings = _parser().parse_args(own_parts(args, _OWN))
+    say_dropped()
+    return _serve(_parser().instantiate_classes(settings))
 
 
 def _parser() -> ArgumentParser:
@@ -76,13 +66,13 @@ def _serve(settings: Any) -> int:
     if backbone is None:
         raise ConfigError("--config", wanted="a config with model.backbone", got="none",
                           remedy="Give the run's config, or --backbone=Pretrained --backbone.path=...")  # fmt: skip
-    _say(check_version("delta-lightning serve"))
+    say(check_version("delta-lightning serve"))
     options.transfer.check()
     with tempfile.TemporaryDirectory(prefix="delta_lightning_serve_") as place:
         folder = Path(place)
         write_config(backbone.meta(), folder, getattr(backbone, "dtype", None))
         command = serve_command(folder, options, settings.port, options.transfer.backend(), settings.host)
-        _say(shlex.join(command))
+        say(shlex.join(command))
         return _run(command, "127.0.0.1" if settings.host in _EVERYWHERE else settings.host, settings.port)
 
 
@@ -113,7 +103,7 @@ def _run(command: Sequence[str], host: str, port: int) -> int:
         while process.poll() is None:
             if not ready and _answers(client):
                 ready = True
-                _say(f"ready after {time.monotonic() - begun:.0f} s: {client.url}")
+                say(f"ready after {time.monotonic() - begun:.0f} s: {client.url}")
             time.sleep(0.5)
     finally:
         for number, handler in before.items():
@@ -129,8 +119,3 @@ def _answers(client: Client) -> bool:
     except ServerError:
         return False
     return True
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import os
 import sys
@@ -16,13 +15,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from delta_lightning.cli import swap
 from delta_lightning.cli.answers import check_answers, read_answers
-from delta_lightning.cli.config_files import ShortErrors, check_config_files, settle, told
+from delta_lightning.cli.command import prepare, run_command, say_dropped
+from delta_lightning.cli.config_files import ShortErrors
 from delta_lightning.cli.config_parts import own_parts
 from delta_lightning.cli.failures import show
 from delta_lightning.cli.graded import TAIL, Graded, report, share_of
-from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import Verifier
 from delta_lightning.trainer.verdicts import FAILED, VerdictPolicy
@@ -41,23 +39,16 @@ _EVERY = 10.0  # seconds between lines of progress where a line cannot be rewrit
 def run(args: Sequence[str]) -> int:
     """Run the command with these arguments; every error made on purpose ends in one message and an exit code."""
     out = Path()
-    try:
-        importlib.import_module("delta_lightning.verifiers.parts")
-        load_plugins(_say)
-        settle()
-        check_config_files(args)
+
+    def command() -> int:
+        nonlocal out
+        prepare(args, ("verifiers.parts",))
         settings = _parser().parse_args(own_parts(args, _OWN))
-        for line in swap.take_dropped():
-            _say(line)
+        say_dropped()
         out = Path(settings.out or ".")
         return _verify(_parser().instantiate_classes(settings))
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        _say("interrupted; no verdicts were written")
-        return 130
-    except Exception as error:  # noqa: BLE001 -- said in one message, or raised again
-        return told(error, out.parent)
+
+    return run_command(command, folder=lambda: out.parent, interrupted="interrupted; no verdicts were written")
 
 
 def _parser() -> ArgumentParser:
@@ -232,8 +223,3 @@ def _print(*lines: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough; the verdicts and the exit code still count
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
