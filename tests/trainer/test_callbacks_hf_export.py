@@ -16,7 +16,7 @@ from support.models import tiny_model
 
 
 def export(folder: Path, model: Any, *, rank: int = 0, name: str = "export") -> None:
-    strategy = SimpleNamespace(barrier=lambda _: None)
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda done: done)
     trainer: Any = SimpleNamespace(world_size=1, is_global_zero=rank == 0, default_root_dir=folder, strategy=strategy)
     module: Any = SimpleNamespace(policy=model, tokenizer=byte_tokenizer())
     HFExport(folder=name).on_train_end(trainer, module)

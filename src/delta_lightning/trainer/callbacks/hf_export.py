@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-from delta_lightning.errors import require
-from delta_lightning.models.sharding import sharding_of
+from delta_lightning.errors import RunError, require
+from delta_lightning.models.export import gathered_weights, readable, write_model
 from delta_lightning.trainer.callbacks.atomic import whole
 
 
@@ -17,7 +16,7 @@ class HFExport(pl.Callback):
     """When training ends, writes the policy (safetensors) and its tokenizer to a folder of the run folder.
 
     `AutoModelForCausalLM.from_pretrained(folder)` and `AutoTokenizer.from_pretrained(folder)` load it. It is written beside its
-    place and renamed when complete.
+    place and renamed when complete. Of a sharded policy rank 0 holds one file of weights at a time, never the whole model.
 
     Args:
         folder: name, inside the run folder (`trainer.default_root_dir`).
@@ -28,36 +27,19 @@ class HFExport(pl.Callback):
         self.folder = folder
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gather the weights on rank 0 and write them. Raises `RunError` if they cannot be written."""
+        """Write the weights on rank 0, gathering one after another. Raises `RunError` if they cannot be written. Collective."""
         module: Any = pl_module
-        cut = trainer.world_size > 1 or sharding_of(module.policy) is not None
-        weights = _full_weights(module.policy) if cut else None
-        if trainer.is_global_zero:
-            with whole(Path(trainer.default_root_dir) / self.folder, "the export") as partial:
-                _save(module.policy, module.tokenizer, partial, weights)
-        trainer.strategy.barrier("export")
-
-
-def _save(policy: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None) -> None:
-    """Without the progress bar of `transformers`, which would write over ours."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        policy.save_pretrained(folder, state_dict=weights)
-        tokenizer.save_pretrained(folder)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    mask = os.umask(0)
-    os.umask(mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
-
-
-def _full_weights(policy: Any) -> dict[str, Any]:
-    """Unsharded weights in main memory, on rank 0. Collective."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    return get_model_state_dict(policy, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        weights, done = gathered_weights(module.policy), False
+        try:
+            if trainer.is_global_zero:
+                with whole(Path(trainer.default_root_dir) / self.folder, "the export") as partial:
+                    write_model(partial, weights, module.policy.config, module.policy.generation_config)
+                    module.tokenizer.save_pretrained(partial)
+                    readable(partial)
+            done = True
+        finally:  # also when the disk is full: the other ranks take part in every parameter that is left
+            for _ in weights:
+                pass
+            everywhere = trainer.strategy.reduce_boolean_decision(done)
+        if not everywhere:
+            raise RunError("the export could not be written; rank 0 says why")
