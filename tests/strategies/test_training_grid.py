@@ -1,0 +1,114 @@
+"""Ranks, strategies, models and how they are cut: five optimiser steps end at the same parameters, with the same losses.
+
+`support.training_grid` says what is compared and derives the tolerance. Every pair of values of any two factors stands in a
+cell of the covering array; the slow test runs the whole grid.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+
+import pytest
+
+from support.covering import Row, allowed_pairs, covering_array
+from support.planted_faults import FAULTS
+from support.training_grid import (
+    EXACT,
+    FACTORS,
+    LR,
+    UPDATES,
+    Trained,
+    allowed,
+    begun,
+    difference,
+    name_of,
+    plain,
+    run_cells,
+    trained,
+)
+from support.world import run_ranks
+
+pytestmark = pytest.mark.timeout(900)  # many runs in one world
+COVERING = covering_array(FACTORS, allowed)
+WHOLE = [row for row in (dict(zip(FACTORS, values, strict=True)) for values in product(*FACTORS.values())) if allowed(row)]
+
+
+@cache
+def covered() -> dict[str, list[Trained]]:
+    """What every cell of the covering array ended with."""
+    return run_cells(COVERING)
+
+
+def agree(row: Row, found: dict[str, list[Trained]]) -> None:
+    """The cell ended, on every rank, where the plain one did; and that one went somewhere."""
+    [want] = found[name_of(plain(row))]
+    assert len(want.losses) == UPDATES
+    moved = {name: float((want.values[name] - value).abs().max()) for name, value in begun(row).items()}
+    room = UPDATES * LR * 2 * EXACT[row["dtype"]]
+    assert min(moved.values()) > 20 * room, f"{min(moved, key=moved.__getitem__)} hardly moved: nothing is shown"
+    for got in found[name_of(row)]:
+        assert got.sharded == (row["strategy"] == "fsdp2")
+        assert difference(got, want, row["dtype"]) < 1
+
+
+def test_every_pair_stands_in_a_cell() -> None:
+    assert {pair for row in COVERING for pair in allowed_pairs({factor: [row[factor]] for factor in row}, allowed)} == (
+        allowed_pairs(FACTORS, allowed)
+    )
+    assert len(COVERING) < len(WHOLE) / 8
+
+
+@pytest.mark.parametrize("row", COVERING, ids=name_of)
+def test_ends_where_one_device_does(row: Row) -> None:
+    agree(row, covered())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_whole_grid() -> None:
+    found = run_cells(WHOLE)
+    assert len(found) >= len(WHOLE)
+    for row in WHOLE:
+        agree(row, found)
+
+
+# The grid can fail -------------------------------------------------------------------------------------------------------
+
+
+def cell_of(fault: str) -> Row:
+    """The cell that shows a fault: what it needs, and else the plain one in float64."""
+    model = {factor: values[0] for factor, values in FACTORS.items()}
+    return plain(model) | FAULTS[fault].cell
+
+
+def with_faults(faults: list[str]) -> dict[str, Trained]:
+    return {fault: trained(cell_of(fault), fault) for fault in faults}
+
+
+@cache
+def faulty() -> dict[str, Trained]:
+    by_ranks: dict[str, list[str]] = {}
+    for fault in FAULTS:
+        by_ranks.setdefault(cell_of(fault)["ranks"], []).append(fault)
+    return {
+        fault: ended
+        for ranks, faults in by_ranks.items()
+        for fault, ended in run_ranks(int(ranks), with_faults, faults)[0].items()
+    }
+
+
+@cache
+def unharmed() -> dict[str, list[Trained]]:
+    return covered() | run_cells([row for row in map(plain, map(cell_of, FAULTS)) if name_of(row) not in covered()])
+
+
+def test_every_factor_has_a_planted_fault() -> None:
+    assert {fault.factor for fault in FAULTS.values()} == set(FACTORS)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_seen(fault: str) -> None:
+    row = cell_of(fault)
+    [want] = unharmed()[name_of(plain(row))]
+    assert difference(faulty()[fault], want, row["dtype"]) > 10
