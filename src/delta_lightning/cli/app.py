@@ -185,6 +185,7 @@ class DeltaCLI(LightningCLI):
         preflight.check_inputs(self.model, self.datamodule, rank=rank())
         if self.checkpoint is None:
             return
+        self.datamodule.refuse_changed(self.checkpoint.data)
         run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)
         if self.checkpoint.config is not None:
             present = config_text(self._parser(self.subcommand), self.settings)

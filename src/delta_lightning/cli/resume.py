@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
 
 CONFIG_KEY = "delta_lightning_config"
@@ -21,10 +22,14 @@ SHOWN = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What is read from a checkpoint before a run: the optimiser step, and the config as it was saved, if it was."""
+    """What is read from a checkpoint before a run: the optimiser step, the config as it was saved, if it was, and the data.
+
+    `data` is the state of the data module: position in the data, and their checksum.
+    """
 
     step: int
     config: Mapping[str, Any] | None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -36,13 +41,13 @@ def read_checkpoint(path: str) -> Checkpoint:
         )
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        step, text = int(stored["global_step"]), stored.get(CONFIG_KEY)
+        step, text, data = int(stored["global_step"]), stored.get(CONFIG_KEY), stored.get(PromptData.__qualname__, {})
     except Exception as error:  # unreadable files raise a dozen kinds of error; all mean this
         raise ConfigError(
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got=f"a file that is none ({type(error).__name__})",
             remedy="It may have been cut off while it was written; resume from an earlier one.",
         ) from error  # fmt: skip
-    return Checkpoint(step=step, config=yaml.safe_load(text) if text else None)
+    return Checkpoint(step=step, config=yaml.safe_load(text) if text else None, data=data)
 
 
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
+from delta_lightning.data.fingerprint import Fingerprint, data_changed
 from delta_lightning.data.prompts import PromptTemplate, Templates, make_prompts
 from delta_lightning.data.references import check_references
 from delta_lightning.errors import ConfigError, require
@@ -34,6 +35,7 @@ class PromptData(pl.LightningDataModule):
         held_out_prompts: problems of the held-out split that `validate` uses (all if there are fewer).
         unusable_references: what to do with problems whose reference the verifier refuses: "error" or "skip" (counted).
         shuffle: a new keyed permutation for each pass over the data; False keeps the source's order.
+        accept_changed: resume although the training prompts are not those of the checkpoint's run.
     """
 
     def __init__(
@@ -46,15 +48,17 @@ class PromptData(pl.LightningDataModule):
         unusable_references: Literal["error", "skip"] = "error",
         shuffle: bool = True,
         templates: Mapping[str, PromptTemplate | str] | None = None,
+        accept_changed: bool = False,
     ) -> None:
         super().__init__()
         self.source = _with_path(source, path)
         self.templates = Templates(default=template, by_source=templates or {})
         self.max_prompt_tokens, self.held_out_prompts = max_prompt_tokens, held_out_prompts
-        self.unusable_references, self.shuffle = unusable_references, shuffle
+        self.unusable_references, self.shuffle, self.accept_changed = unusable_references, shuffle, accept_changed
         self.train_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
         self.loader: RolloutLoader | None = None
+        self._fingerprint: Fingerprint | None = None
         self._permutation: tuple[tuple[int, int, int] | None, list[int]] = (None, [])
         require(
             max_prompt_tokens >= 1, "data.max_prompt_tokens", wanted="at least 1", got=max_prompt_tokens, remedy="Raise it."
@@ -133,13 +137,34 @@ class PromptData(pl.LightningDataModule):
         """This rank's held-out prompts, in chunks."""
         return PromptLoader(self.validation_prompts, VALIDATION_CHUNK, Ranks.current())
 
+    def fingerprint(self) -> Fingerprint:
+        """Of the training prompts, computed once."""
+        if self._fingerprint is None:
+            self._fingerprint = Fingerprint.of(self.train_prompts, count=len(self.train_prompts))
+        return self._fingerprint
+
+    def refuse_changed(self, state: Mapping[str, Any]) -> None:
+        """Refuse to go on from this module's state of a run with other training prompts. Raises `ConfigError`.
+
+        A state without a checksum, of an earlier version, is taken as it is.
+        """
+        if self.accept_changed or "fingerprint" not in state:
+            return
+        before = Fingerprint.from_state(state["fingerprint"])
+        error = data_changed(before, self.fingerprint(), lambda number: self.train_prompts[number].id)
+        if error is not None:
+            raise error
+
     def state_dict(self) -> dict[str, Any]:
-        """Position in the data, with the buffer when a checkpoint falls inside one. Collective."""
-        return {} if self.loader is None else self.loader.state(Ranks.current())
+        """Checksum of and position in the data, with the buffer when a checkpoint falls inside one. Collective."""
+        if self.loader is None:
+            return {}
+        return self.loader.state(Ranks.current()) | {"fingerprint": self.fingerprint().state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put the loader back where it was."""
+        """Put the loader back where it was. Raises `ConfigError` for a run with other data."""
         if state_dict and self.loader is not None:
+            self.refuse_changed(state_dict)
             self.loader.restore(state_dict, Ranks.current())
 
 
