@@ -122,6 +122,7 @@ def stopped_and_resumed(folder: Path) -> dict[str, Any]:
         "ddp, from the file": adam(strategy="ddp", checkpoint=file / "step=4.ckpt"),
         "proof": wrong_on_rank_1(),
         "full disk": {who: full_disk(folder / who, who) for who in ("a part", "the rest", "the folder")},
+        "full disk at the end": full_export(folder / "no export"),
     }
 
 
@@ -229,6 +230,25 @@ def test_a_full_disk_ends_every_rank_and_leaves_the_checkpoint_before(
         assert one["left"] == ["step-1.ckpt"] and one["whole"] == UPDATES
     assert "No space left on device" in first["said"] and "checkpoints" in first["said"]
     assert "every rank" in second["said"] or "No space left" in second["said"]
+
+
+def full_export(folder: Path) -> dict[str, Any]:
+    """What a run says whose disk is full when it exports, and what it leaves behind."""
+
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RunError) as said:
+        patch.setattr("safetensors.torch.save_file", full)
+        adam(strategy="fsdp2", folder=folder, callbacks=[RolloutCheckpoint(), HFExport()])
+    return {"said": str(said.value), "left": sorted(path.name for path in folder.iterdir())}
+
+
+def test_an_export_that_rank_0_cannot_write_ends_every_rank(resumed: tuple[Path, list[dict[str, Any]]]) -> None:
+    first, second = (found["full disk at the end"] for found in resumed[1])
+    assert first["left"] == second["left"] == ["checkpoints"]
+    assert "the export could not be written to" in first["said"] and "No space left on device" in first["said"]
+    assert second["said"] == "the export could not be written; rank 0 says why"
 
 
 class Wrong(ScriptedSession):
