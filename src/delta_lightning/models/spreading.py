@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from delta_lightning.errors import RunError
+from delta_lightning.models.adapted import adapter_of, attached
+from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.sharding import Sharding, device_of, sharding_of
 
 
@@ -21,6 +23,7 @@ class _Plan:
     config: Any
     dtype: torch.dtype
     buffers: dict[str, Tensor]
+    adapter: Adapter | None = None
 
 
 def spread(load: Callable[[], Any], sharding: Sharding, share: Callable[[Any], Any]) -> Any:
@@ -73,17 +76,21 @@ def twin(model: Any) -> Any:
 
 def _plan_of(model: Any) -> _Plan:
     buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers()}
-    return _Plan(config=model.config, dtype=model.lm_head.weight.dtype, buffers=buffers)
+    return _Plan(config=model.config, dtype=model.lm_head.weight.dtype, buffers=buffers, adapter=adapter_of(model))
 
 
 def _empty(plan: _Plan, sharding: Sharding) -> Any:
-    """The model with uninitialised shards, and with the plan's buffers; no rank holds more than a layer of it."""
+    """The model with uninitialised shards, and with the plan's buffers; no rank holds more than a layer of it.
+
+    An adapter is inserted before the model is cut; `initialise` of `models/adapted.py` draws its values afterwards.
+    """
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             plan.config, dtype=plan.dtype, attn_implementation=plan.config._attn_implementation
         ).eval()
+        attached(model, plan.adapter)
     sharding.apply(model)
     model.to_empty(device="cpu" if sharding.offload else sharding.mesh.device_type)
     if plan.config.tie_word_embeddings:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
+from delta_lightning.models.adapted import attached, described, initialise
+from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.recomputing import recompute_layers
 from delta_lightning.trainer.placement import Placement
 
 
-def load_policy(backbone: Backbone, context: LoadContext, strategy: Any, *, activation_checkpointing: bool) -> Any:
-    """Loads the policy and hands it to the strategy if that places models itself. Collective under such a strategy."""
-    load = partial(backbone.load, context)
+def load_policy(
+    backbone: Backbone, context: LoadContext, strategy: Any, *, activation_checkpointing: bool, adapter: Adapter | None = None
+) -> Any:
+    """Loads the policy, with its adapter if there is one, and hands it to the strategy if that places models itself.
+
+    Collective under such a strategy. The adapter is inserted before the model is placed, its values are drawn afterwards.
+    """
+
+    def load() -> Any:
+        return attached(backbone.load(context), adapter)
+
     policy = strategy.place(load) if isinstance(strategy, Placement) else load()
+    initialise(policy, context.seed)
+    for line in described(policy):
+        context.say(line)
     return recompute_layers(policy) if activation_checkpointing else policy
