@@ -12,10 +12,11 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.interfaces import SamplerContext
+from delta_lightning.models.weights import weights_of
 from delta_lightning.samplers import HFSampler
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, check_text, probe_sequences, weights_of
+from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, check_text, probe_sequences
 from delta_lightning.types import SamplingParams, SyncReceipt
 from support.copies import CopySession, first_half, nothing, swapped_layers
 from support.models import NumberTokenizer, tiny_model

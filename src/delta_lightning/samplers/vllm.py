@@ -14,6 +14,7 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import Sampler, SamplerContext, SamplerSession
+from delta_lightning.models.weights import weight_shapes, weights_of
 from delta_lightning.samplers.received import Received, tied_embedding
 from delta_lightning.samplers.rows import Row, groups
 from delta_lightning.samplers.stopping import Bans, StopRules, stop_token_ids
@@ -91,7 +92,7 @@ class VLLMSession(SamplerSession):
         self._team = Team.of(context, options.tensor_parallel, setting="model.sampler.tensor_parallel")
         self._ends = stop_token_ids(model, context.tokenizer)
         self._vocabulary = int(model.lm_head.weight.shape[0])
-        self._names = frozenset(name for name, _ in model.named_parameters())
+        self._names = frozenset(weight_shapes(model))
         self._tied = tied_embedding(model)
         self._serial = itertools.count()
         self._running: dict[str, Row] = {}  # the requests of the generator that is being read
@@ -100,7 +101,7 @@ class VLLMSession(SamplerSession):
         self._engine: Any = start_engine(options, context)
         self._room = int(self._engine.model_config.max_model_len)
         self._dtype: torch.dtype = self._engine.model_config.dtype
-        self.update_weights(0, model.named_parameters())
+        self.update_weights(0, weights_of(model))
 
     def generate(
         self, prompts: Sequence[Prompt], *, num_completions: int, params: SamplingParams, seed: int

@@ -12,7 +12,8 @@ from torch import Tensor
 from delta_lightning.errors import RunError, require
 from delta_lightning.interfaces import SamplerSession
 from delta_lightning.models.probe import sequence_logprobs
-from delta_lightning.models.sharding import device_of, full
+from delta_lightning.models.sharding import device_of
+from delta_lightning.models.weights import weights_of
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Completion, Prompt, SyncReceipt
@@ -158,12 +159,6 @@ def probe_sequences(prompts: Sequence[Prompt], sequences: int, tokens: int) -> l
         return []
     endless = stream * (-(-sequences * tokens // len(stream)))
     return [endless[index * tokens : (index + 1) * tokens] for index in range(sequences)]
-
-
-def weights_of(policy: Any) -> Iterator[tuple[str, Tensor]]:
-    """Name and whole value of each parameter, one at a time; a tied head comes once. Collective where they are sharded."""
-    for name, parameter in policy.named_parameters():
-        yield name, full(parameter)
 
 
 class _Sent:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import SamplerContext, SamplerSession
+from delta_lightning.models.weights import weight_shapes, weights_of
 from delta_lightning.samplers.received import Received, tied_embedding
 from delta_lightning.samplers.rows import Row, groups
 from delta_lightning.samplers.servers.client import Client, ServerError, excerpt
@@ -61,7 +62,7 @@ class ServerSession(SamplerSession):
         self._options, self._context, self._version = options, context, 0
         self._ends = stop_token_ids(model, context.tokenizer)
         self._vocabulary = int(model.lm_head.weight.shape[0])
-        self._names = frozenset(name for name, _ in model.named_parameters())
+        self._names = frozenset(weight_shapes(model))
         self._tied = tied_embedding(model)
         self._stops: tuple[SamplingParams, StopRules] | None = None
         self._handles: list[Handle] = []
@@ -78,7 +79,7 @@ class ServerSession(SamplerSession):
             ]  # fmt: skip
             self._room = min(facts.context for _, facts in opened.servers)
             self._fleet = Fleet(servers, prefix=f"{self._run}-{context.rank}", first=context.rank, say=context.say)
-            self.update_weights(0, model.named_parameters())
+            self.update_weights(0, weights_of(model))
             undo.pop_all()
 
     # Sampling --------------------------------------------------------------------------------------------------------
@@ -223,8 +224,8 @@ class ServerSession(SamplerSession):
         if len(dtypes) > 1:
             raise ConfigError("VLLMServerSampler.servers", wanted="servers of one dtype", got=", ".join(sorted(dtypes)),
                               remedy="Start them with the same --dtype.")  # fmt: skip
-        shapes = {name: tuple(value.shape) for name, value in context.model.named_parameters()}
-        target = Target(dtype=getattr(torch, dtypes.pop()), tied=self._tied, silence=options.update_seconds, shapes=shapes)
+        target = Target(dtype=getattr(torch, dtypes.pop()), tied=self._tied, silence=options.update_seconds,
+                        shapes=weight_shapes(context.model))  # fmt: skip
         self._transfer = options.transfer.open(target)
         return _Opened(secrets.token_hex(4), tuple(found))
 
