@@ -148,7 +148,7 @@ def test_resume_is_bitwise(resumed: tuple[Path, list[dict[str, Any]]], which: st
 
 def test_a_checkpoint_is_a_folder_of_every_ranks_part(resumed: tuple[Path, list[dict[str, Any]]]) -> None:
     names = sorted(path.name for path in (resumed[0] / "parts" / f"step={LAST}.ckpt").iterdir())
-    assert names == [".metadata", "__0_0.distcp", "__1_0.distcp", "meta.pt"]
+    assert names == [".metadata", "__0_0.distcp", "__1_0.distcp", "manifest.json", "meta.pt"]
     assert not list((resumed[0] / "parts").glob(".*.partial"))
     assert (resumed[0] / "file" / f"step={LAST}.ckpt").is_file()
 

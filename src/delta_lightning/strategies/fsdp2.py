@@ -16,6 +16,8 @@ from delta_lightning.errors import RunError, require
 from delta_lightning.models.sharding import Sharding
 from delta_lightning.models.spreading import spread
 from delta_lightning.trainer.callbacks.atomic import beside, unwritten, whole
+from delta_lightning.trainer.callbacks.manifest import read_sums, write_manifest
+from delta_lightning.trainer.ranks import Ranks
 
 DTYPES = {"model": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 BOTH_BACKENDS = "cpu:gloo,cuda:nccl"  # shards in main memory are summed there too
@@ -95,16 +97,14 @@ class FSDP2Strategy(ModelParallelStrategy):
             with self._together():
                 if self.is_global_zero:
                     stack.enter_context(whole(target, "the checkpoint"))
+            with self._together(), _told(target):
+                super().save_checkpoint(checkpoint, beside(target), storage_options)
+                mine = read_sums(beside(target).glob(f"__{self.global_rank}_*"))  # as torch names this rank's files
+            sums = Ranks.current().all_objects(mine)
             with self._together():
-                try:
-                    super().save_checkpoint(checkpoint, beside(target), storage_options)
-                except (CheckpointException, OSError, RuntimeError) as error:
-                    # The first kind is raised on all ranks, with what happened on some.
-                    cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-                    told = unwritten(cause, target, "the checkpoint")
-                    if told is None:
-                        raise
-                    raise told from error
+                if self.is_global_zero:
+                    with _told(target):
+                        write_manifest(beside(target), {name: one for part in sums for name, one in part.items()})
         self.barrier("renamed")
 
     @contextmanager
@@ -118,3 +118,17 @@ class FSDP2Strategy(ModelParallelStrategy):
             everywhere = self.reduce_boolean_decision(done)
         if not everywhere:
             raise RunError("the checkpoint could not be written by every rank; the one that failed says why")
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """Says why `target` could not be written."""
+    try:
+        yield
+    except (CheckpointException, OSError, RuntimeError) as error:
+        # The first kind is raised on all ranks, with what happened on some.
+        cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        told = unwritten(cause, target, "the checkpoint")
+        if told is None:
+            raise
+        raise told from error

@@ -14,8 +14,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from delta_lightning.errors import RunError
+from delta_lightning.trainer.callbacks.manifest import SummingFile
 
-PARTIAL = ".partial"
+PARTIAL, REPLACED = ".partial", ".replaced"
 
 
 def beside(target: Path) -> Path:
@@ -39,9 +40,7 @@ def whole(target: Path, what: str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(partial)
         yield partial
-        if target.is_dir():  # a folder is not replaced in one call: the old one is gone for a moment, the new one never is
-            _remove(target)
-        partial.replace(target)
+        _put(partial, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             _remove(partial)
@@ -63,7 +62,7 @@ def unwritten(error: BaseException, target: Path, what: str) -> RunError | None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint file, streamed to the folder it belongs to and renamed when complete.
+    """Lightning's checkpoint file with its checksum, streamed to the folder it belongs to and renamed when complete.
 
     Lightning's own holds the whole file in memory, writes it to the system's temporary folder, and copies it from there when
     that is another file system, which a full disk or a kill cuts off half-way.
@@ -75,9 +74,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with whole(Path(path), "the checkpoint") as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+            summing = SummingFile(file)
+            torch.save(checkpoint, summing)
+            summing.seal()
             file.flush()
             os.fsync(file.fileno())
+
+
+def _put(partial: Path, target: Path) -> None:
+    """Rename. A folder cannot be replaced in one call: the old one steps aside for a moment, and is removed last."""
+    old = target.with_name(f".{target.name}{REPLACED}")
+    _remove(old)
+    if target.is_dir():
+        target.replace(old)
+    partial.replace(target)
+    _remove(old)
 
 
 def _remove(path: Path) -> None:
