@@ -118,7 +118,7 @@ class AblationModule(PolicyModule):
         plan = dataclasses.replace(self.plan, seed=recording.seed)
         scored = score_batch(
             recording.step, batch, recording.micro, self.parts, plan, scorer, tools, MetricBook(), needs=needs,
-            reference=None if self.reference is None else self.reference.scorer(plan.sampling.temperature),
+            reference=None if self.reference is None else self.reference.scorer(plan.sampling.temperature, plan.cut.layout),
         )  # fmt: skip
         count = len(request.assigners)
         done = iter(range(count))
@@ -146,7 +146,7 @@ def check_assigners(module: PolicyModule, assigners: Mapping[str, CreditAssigner
     for label, assigner in assigners.items():
         try:
             parts = dataclasses.replace(module.parts, credit=assigner)
-            check_model_config(parts, module.plan, max_grad_norm=module.max_grad_norm)
+            check_model_config(parts, module.plan)
         except ConfigError as error:
             raise ConfigError(
                 f"assigners, {label} ({error.what})", wanted=error.wanted, got=error.got,

@@ -39,12 +39,9 @@ class HeldOut:
         return replace(base, temperature=self.temperature, top_p=self.top_p, top_k=0, min_p=0.0)
 
 
-def check_model_config(parts: Parts, plan: Plan, *, max_grad_norm: float) -> None:
+def check_model_config(parts: Parts, plan: Plan) -> None:
     """Refuses sizes and parts that contradict each other. Raises `ConfigError`."""
     _check_sizes(parts, plan)
-    require(
-        max_grad_norm >= 0, "model.max_grad_norm", wanted="0 (no clipping) or more", got=max_grad_norm, remedy="1.0 is usual."
-    )
     check_compatible(parts)
     require(
         plan.refill_rounds >= 0,

@@ -27,15 +27,19 @@ from delta_lightning.interfaces import (
     TokenWeighting,
     Verifier,
 )
+from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.layout import RowLayout
+from delta_lightning.models.padded import Padded
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.ahead import Ahead, another_step
+from delta_lightning.trainer.base_state import refuse_other_base, stamp
 from delta_lightning.trainer.buffer import Buffer, MicroBatch
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room, sampling_notes
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
-from delta_lightning.trainer.gradients import clip
+from delta_lightning.trainer.gradients import Gradients
 from delta_lightning.trainer.loader import RolloutLoader
 from delta_lightning.trainer.loading import load_policy
 from delta_lightning.trainer.metrics import MetricBook
@@ -62,14 +66,16 @@ class PolicyModule(pl.LightningModule):
         weighting: weights that follow the current policy. reduction: how per-token losses become one number.
         correction: for the difference between sampler and trainer. filters: which groups and tokens are trained on.
         shaping: changes rewards before anything reads them. penalties: additive per-token terms; those that need a reference
-            policy get a frozen copy of the policy as it was loaded.
+            policy get a frozen copy of the policy as it was loaded. adapter: trained in place of the model, which is frozen.
         optimizer, scheduler: built from `class_path`; the schedule advances once per optimiser step.
         sampling: how completions are sampled. held_out: how `validate` samples.
         prompts_per_step: prompts of one rollout step, over all ranks. completions_per_prompt: size of a group.
         updates_per_step: optimiser steps per rollout step. micro_batches: forward passes per optimiser step.
+        layout: how the rows of a micro-batch go through the model: padded or packed.
         verdicts: what statuses of verdicts do. cache: where hidden states are kept between scoring and credit.
         activation_checkpointing: layers keep their inputs only and run again in the backward pass: less memory, more time.
         max_grad_norm: global norm to which gradients are clipped; 0 leaves them.
+        max_skipped_updates: updates in a row that are left out because their gradient is not finite; one more ends the run.
         refill_rounds: how often prompts whose groups the filters drop are replaced by the next (dynamic sampling); 0: masked.
         one_step_off: sample the next rollout step while this one trains, with the weights that began it; needs a sampler with
             processes of its own. Each step but the first then trains on completions of the weights one step before.
@@ -92,6 +98,7 @@ class PolicyModule(pl.LightningModule):
         shaping: list[RewardShaping] = [],  # noqa: B006
         filters: list[RolloutFilter] = [],  # noqa: B006
         penalties: list[Penalty] = [],  # noqa: B006
+        adapter: Adapter | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: LRSchedulerCallable | None = None,
         sampling: SamplingParams = SamplingParams(),  # noqa: B008
@@ -100,10 +107,12 @@ class PolicyModule(pl.LightningModule):
         completions_per_prompt: int = 16,
         updates_per_step: int = 4,
         micro_batches: int = 4,
+        layout: RowLayout = Padded(),  # noqa: B008
         verdicts: VerdictPolicy = VerdictPolicy(),  # noqa: B008
         cache: HiddenCache = HiddenCache(),  # noqa: B008
         activation_checkpointing: bool = False,
         max_grad_norm: float = 1.0,
+        max_skipped_updates: int = 3,
         refill_rounds: int = 0,
         one_step_off: bool = False,
         weight_check: WeightCheck = WeightCheck(),  # noqa: B008
@@ -111,19 +120,21 @@ class PolicyModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.backbone, self.sampler, self.verifier = backbone, sampler, verifier
+        self.backbone, self.adapter, self.sampler, self.verifier = backbone, adapter, sampler, verifier
         self.parts = Parts(
             shaping=tuple(shaping), filters=tuple(filters), advantage=advantage, correction=correction, credit=credit,
             weighting=weighting, loss=loss, penalties=tuple(penalties), reduction=reduction,
         )  # fmt: skip
+        self.strict_loading = adapter is None  # else a checkpoint has not all; `trainer/base_state.py` is strict instead
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.activation_checkpointing = activation_checkpointing
         self.plan = Plan(
-            cut=Cut(num_groups=prompts_per_step, updates=updates_per_step, micro=micro_batches),
+            cut=Cut(num_groups=prompts_per_step, updates=updates_per_step, micro=micro_batches, layout=layout),
             completions=completions_per_prompt, sampling=sampling, cache=cache, seed=seed, refill_rounds=refill_rounds,
         )  # fmt: skip
-        self.held_out, self.verdicts, self.max_grad_norm = held_out, verdicts, max_grad_norm
-        check_model_config(self.parts, self.plan, max_grad_norm=max_grad_norm)
+        self.held_out, self.verdicts = held_out, verdicts
+        self.gradients = Gradients(max_norm=max_grad_norm, max_skipped=max_skipped_updates)
+        check_model_config(self.parts, self.plan)
         self.ahead = Ahead(one_step_off, limits.grace_seconds)
         self.ahead.check(sampler)
         self.policy: Any = None
@@ -155,8 +166,9 @@ class PolicyModule(pl.LightningModule):
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
         room = check_room(self.data, self.plan, self.backbone.context_length())
+        layout = self.plan.cut.layout.check(self.backbone.attention_kernel(), None)
         if not self._sampling_said:  # set up again for every stage
-            for line in [*room, *sampling_notes(self.plan.sampling), *self.ahead.notes(self.parts.correction)]:
+            for line in [*room, *sampling_notes(self.plan.sampling), *self.ahead.notes(self.parts.correction), *layout]:
                 self.progress.line(line)
         self._sampling_said = True
         if stage == "fit":
@@ -175,14 +187,11 @@ class PolicyModule(pl.LightningModule):
         """Load the policy, once, and copy the reference policy if a part needs one."""
         if self.policy is None:
             context = LoadContext(
-                seed=self.plan.seed,
-                demonstrations=lambda: self.data.demonstrations(self.tokenizer),
-                tick=self.progress,
+                seed=self.plan.seed, demonstrations=lambda: self.data.demonstrations(self.tokenizer), tick=self.progress,
                 say=self.progress.line,
-            )
-            self.policy = load_policy(
-                self.backbone, context, self.trainer.strategy, activation_checkpointing=self.activation_checkpointing
-            )
+            )  # fmt: skip
+            recompute, strategy = self.activation_checkpointing, self.trainer.strategy
+            self.policy = load_policy(self.backbone, self.adapter, context, strategy, activation_checkpointing=recompute)
             check_room(self.data, self.plan, getattr(self.policy.config, "max_position_embeddings", None))
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         if fitting and self.reference is None and Need.REFERENCE in self.parts.rollout_needs():
@@ -212,7 +221,7 @@ class PolicyModule(pl.LightningModule):
     @property
     def scorer(self) -> Scorer:
         """The policy as a scorer at the sampling temperature."""
-        return Scorer(model=self.policy, temperature=self.plan.sampling.temperature)
+        return Scorer(model=self.policy, temperature=self.plan.sampling.temperature, layout=self.plan.cut.layout)
 
     def tools(self) -> RolloutTools:
         """Engines of this rank, started at the first call."""
@@ -261,7 +270,9 @@ class PolicyModule(pl.LightningModule):
         ready = self.ahead.take(step, tools)
         self.sync(step, self.rollout_book)
         stream = self.data.stream(drawn, self.plan.cut.num_groups, seed=self.plan.seed)
-        reference = None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature)
+        reference = (
+            None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature, self.plan.cut.layout)
+        )
         book = self.rollout_book
         batch, micro = make_batch(step, stream, self.parts, self.plan, tools, book, ready)
         assert self._pool is not None
@@ -301,9 +312,20 @@ class PolicyModule(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Clip by the global norm."""
-        norm = clip(self.policy, self.max_grad_norm, step=self.trainer.global_step)
+        """Clip by the global norm; an update without a finite one is left out."""
+        norm = self.gradients.clip(self.policy, step=self.trainer.global_step, say=self.progress.line)
         self.update_book.add("update/grad_norm", norm)
+        self.update_book.maximum("update/skipped", self.gradients.skipped)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the counts of updates left out, and what base an adapter belongs to."""
+        stamp(checkpoint, self.policy)
+        checkpoint["gradients"] = self.gradients.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on counting, checkpoints of before there were counts have none; refuses an adapter of another base."""
+        refuse_other_base(checkpoint, self.policy)
+        self.gradients.load_state_dict(checkpoint.get("gradients", self.gradients.state_dict()))
 
     def on_train_batch_end(self, outputs: Any, batch: MicroBatch, batch_idx: int) -> None:
         """After the last micro-batch of an optimiser step: log it, with the rollout step's metrics beside the first."""
