@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from delta_lightning.models import Padded, RowLayout
 from delta_lightning.models.probe import sequence_logprobs
 from delta_lightning.models.scorer import Scorer
 from delta_lightning.models.sharding import Sharding, full
@@ -44,10 +45,10 @@ def values(model: Any) -> dict[str, torch.Tensor]:
     return {name: full(parameter).clone() for name, parameter in model.named_parameters()}
 
 
-def gradients(model: Any, scale: float = 1.0) -> dict[str, torch.Tensor]:
+def gradients(model: Any, scale: float = 1.0, layout: RowLayout = Padded()) -> dict[str, torch.Tensor]:  # noqa: B008
     """Gradients, whole, of `scale` times a loss in log-probabilities and entropies."""
     rows = make_batch([4, 1, 6], rewards=[1, 0, 1], groups=[0, 0, 0])
-    scores = Scorer(model=model, head_budget_bytes=1 << 9).score(rows, frozenset({Need.ENTROPY}))
+    scores = Scorer(model=model, head_budget_bytes=1 << 9, layout=layout).score(rows, frozenset({Need.ENTROPY}))
     assert scores.entropies_BT is not None
     (scale * (scores.logprobs_BT.sum() - 0.1 * scores.entropies_BT.sum())).backward()
     result = {}

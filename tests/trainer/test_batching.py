@@ -1,38 +1,36 @@
-"""Micro-batches: a partition into exactly as many as asked for, with the best possible largest one."""
+"""Mini-batches of whole groups; the fewest micro-batches within a budget."""
 
 from __future__ import annotations
 
-from itertools import combinations_with_replacement
-
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delta_lightning.trainer.batching import micro_batches, mini_batch_of, slices
-
-LENGTHS = st.lists(st.integers(1, 40), max_size=9)
-
-
-def padded(part: list[int], lengths: list[int]) -> int:
-    return len(part) * max((lengths[row] for row in part), default=0)
+from delta_lightning.models import Packed, Padded, RowLayout
+from delta_lightning.trainer.batching import fewest, mini_batch_of, slices
 
 
-@given(LENGTHS, st.integers(1, 4))
-@settings(max_examples=150, deadline=None)
-def test_largest_padded_micro_batch_is_the_smallest_possible(lengths: list[int], count: int) -> None:
-    parts = micro_batches(lengths, count)
-    assert len(parts) == count
-    assert sorted(row for part in parts for row in part) == list(range(len(lengths)))
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    best = min(
-        max(padded(order[a:b], lengths) for a, b in zip((0, *cuts), (*cuts, len(order)), strict=True))
-        for cuts in combinations_with_replacement(range(len(order) + 1), count - 1)
-    )
-    assert max(padded(part, lengths) for part in parts) == best
+@pytest.mark.parametrize("layout", [Padded(), Packed()])
+@given(lengths=st.lists(st.integers(1, 40), max_size=12), budget=st.integers(1, 200))
+@settings(max_examples=100, deadline=None)
+def test_as_few_micro_batches_as_the_budget_allows(layout: RowLayout, lengths: list[int], budget: int) -> None:
+    count = fewest(lengths, layout, budget)
+    allowed = max([budget, *lengths])
+
+    def worst(number: int) -> int:
+        return max(layout.cost([lengths[row] for row in part]) for part in layout.cut(lengths, number))
+
+    assert worst(count) <= allowed
+    assert all(worst(number) > allowed for number in range(1, count))
 
 
-def test_fewer_rows_than_micro_batches_leaves_empty_ones() -> None:
-    assert micro_batches([5, 9], 3) == [[1], [0], []]
-    assert micro_batches([], 2) == [[], []]
+def test_a_budget_by_hand() -> None:
+    assert fewest([10, 10, 10, 2], Padded(), 20) == 2, "10 + 10, and 10 beside 2 takes 20 positions too"
+    assert fewest([10, 10, 10, 2], Packed(), 20) == 2
+    assert fewest([8, 1, 1, 1, 1], Packed(), 12) == 1
+    assert fewest([8, 1, 1, 1, 1], Padded(), 12) == 2
+    assert fewest([50, 3], Packed(), 10) == 2, "a row over the budget goes alone"
+    assert fewest([], Padded(), 10) == 1
 
 
 def test_groups_go_to_updates_in_order_whatever_the_ranks() -> None:

@@ -60,6 +60,10 @@ class Backbone(ABC):
         """Longest sequence, prompt and completion, tokens; None if it is not known before loading."""
         return None
 
+    def attention_kernel(self) -> str:
+        """The attention kernel, as `transformers` calls it."""
+        return "sdpa"
+
     @abstractmethod
     def load(self, context: LoadContext) -> Any:
         """The model, on the CPU and in evaluation mode; float32 unless the options say otherwise."""

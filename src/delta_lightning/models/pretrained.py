@@ -83,6 +83,10 @@ class Pretrained(Backbone):
         length = json.loads((folder / "config.json").read_bytes()).get("max_position_embeddings")
         return length if isinstance(length, int) else None
 
+    def attention_kernel(self) -> str:
+        """`attn_implementation`."""
+        return self.attn_implementation
+
     def load(self, context: LoadContext) -> Any:
         """The model with its weights, in evaluation mode. Raises `ConfigError` if it cannot be had."""
         import torch

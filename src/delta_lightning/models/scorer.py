@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from delta_lightning.functional.logprobs import (
     chunked_head,
     head_logits,
     masked_tokens,
-    predicting_states,
     scatter_tokens,
 )
+from delta_lightning.models.layout import RowLayout
+from delta_lightning.models.padded import Padded
 from delta_lightning.models.sharding import compute_dtype, device_of, enter, full
 from delta_lightning.types import Need, RolloutBatch, TokenScores
 
@@ -39,16 +40,16 @@ class WholeHead:
 class Scorer:
     """Scores rows with a `transformers` causal LM whose body is `model.model` and whose head is `model.lm_head`.
 
-    Rows are right-padded, so causal attention never lets a real token see padding and no attention mask is built.
-
     Attributes:
         model: the causal LM. temperature: of the sampling distribution.
+        layout: how rows go through the body; no attention mask is built here.
         head_budget_bytes: float32 logits held at a time; the vocabulary decides how many tokens that is.
     """
 
     model: Any
     temperature: float = 1.0
     head_budget_bytes: int = 1 << 26
+    layout: RowLayout = field(default_factory=Padded)
 
     def score(self, batch: RolloutBatch, needs: frozenset[Need]) -> TokenScores:
         """[B, T] scores of the trained tokens of `batch`; with gradient where the caller allows it.
@@ -56,10 +57,10 @@ class Scorer:
         A batch of no rows is scored as one row without trained tokens, so that its backward pass still touches every
         parameter (ranks must stay in step).
         """
-        tokens_BT, mask_BT = batch.token_ids_BT, batch.loss_mask_BT
+        tokens_BT, real_BT, mask_BT = batch.token_ids_BT, batch.attention_mask_BT, batch.loss_mask_BT
         if tokens_BT.shape[0] == 0:
-            tokens_BT, mask_BT = tokens_BT.new_zeros(1, 2), mask_BT.new_zeros(1, 2)
-        out, hidden_ND = enter(self.model, self._read, tokens_BT, mask_BT, needs)
+            tokens_BT, real_BT, mask_BT = tokens_BT.new_zeros(1, 2), real_BT.new_ones(1, 2), mask_BT.new_zeros(1, 2)
+        out, hidden_ND = enter(self.model, self._read, tokens_BT, real_BT, mask_BT, needs)
         rows = slice(0, batch.num_sequences)
         return TokenScores(
             logprobs_BT=scatter_tokens(out.logprobs_N, mask_BT)[rows],
@@ -68,10 +69,11 @@ class Scorer:
             sum_p_squared_BT=scatter_tokens(out.sum_p_squared_N, mask_BT)[rows] if Need.SUM_P_SQUARED in needs else None,
         )
 
-    def _read(self, model: Any, tokens_BT: Tensor, mask_BT: Tensor, needs: frozenset[Need]) -> tuple[HeadOutput, Tensor]:
+    def _read(
+        self, model: Any, tokens_BT: Tensor, real_BT: Tensor, mask_BT: Tensor, needs: frozenset[Need]
+    ) -> tuple[HeadOutput, Tensor]:
         """Runs where embedding, norm and head are whole: the head's values, and the hidden states, detached."""
-        hidden_BTD = model.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
-        hidden_ND = predicting_states(hidden_BTD, mask_BT)
+        hidden_ND = self.layout.predicting(model.model, tokens_BT, real_BT, mask_BT)
         weight_VD = model.lm_head.weight
         out = chunked_head(
             hidden_ND,

@@ -12,14 +12,27 @@ from typing import Any
 
 from delta_lightning import interfaces
 from delta_lightning.credit.proxies import GradientProxy
+from delta_lightning.models import RowLayout
 from delta_lightning.types import Need
 from delta_lightning.verifiers.extraction.extraction import Extraction
 
-PACKAGES = ("advantages", "corrections", "credit", "data", "filters", "losses", "samplers", "shaping", "verifiers.parts")
+PACKAGES = (
+    "advantages",
+    "corrections",
+    "credit",
+    "data",
+    "filters",
+    "losses",
+    "models",
+    "samplers",
+    "shaping",
+    "verifiers.parts",
+)
 SEAMS: tuple[type, ...] = (
     interfaces.PromptSource, interfaces.Sampler, interfaces.Verifier, interfaces.RewardShaping, interfaces.RolloutFilter,
     interfaces.AdvantageEstimator, interfaces.RolloutCorrection, interfaces.CreditAssigner, interfaces.TokenWeighting,
-    interfaces.PolicyLoss, interfaces.Penalty, interfaces.Reduction, GradientProxy, Extraction,
+    interfaces.PolicyLoss, interfaces.Penalty, interfaces.Reduction, GradientProxy, Extraction, RowLayout,
+    interfaces.ProblemFilter,
 )  # fmt: skip
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from delta_lightning.errors import RunError
 from delta_lightning.interfaces import RewardShaping, RolloutFilter
-from delta_lightning.trainer.batching import micro_batches, mini_batch_of, slices
+from delta_lightning.models.layout import RowLayout
+from delta_lightning.models.padded import Padded
+from delta_lightning.trainer.batching import mini_batch_of, slices
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.verdicts import component
 from delta_lightning.types import Rollout, RolloutBatch, with_mask
@@ -18,11 +20,15 @@ from delta_lightning.types import Rollout, RolloutBatch, with_mask
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How a rollout step is cut: `updates` optimiser steps of `micro` micro-batches each; P groups over all ranks."""
+    """How a rollout step is cut: `updates` optimiser steps of `micro` micro-batches each; P groups over all ranks.
+
+    `layout` says which rows go together.
+    """
 
     num_groups: int
     updates: int
     micro: int
+    layout: RowLayout = field(default_factory=Padded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,7 @@ def collate(
             for row, (group, _) in enumerate(ordered)
             if mini_batch_of(group, num_groups=cut.num_groups, updates=cut.updates) == update
         ]
-        parts += [[mine[i] for i in part] for part in micro_batches([lengths[row] for row in mine], cut.micro)]
+        parts += [[mine[i] for i in part] for part in cut.layout.cut([lengths[row] for row in mine], cut.micro)]
     order = [row for part in parts for row in part]
     rows = [ordered[row] for row in order]
     return _batch(rows, longest=max(lengths, default=2), completions=completions, columns=columns), slices(parts)
