@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from delta_lightning.cli import preflight, resume, run_folder, swap
+from delta_lightning.cli import checkpoint_path, preflight, resume, run_folder, swap
 from delta_lightning.cli.command import prepare, run_command
 from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.parser import DeltaParser
@@ -93,6 +93,7 @@ class DeltaCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self.folder: Path | None = None
+        self.asked: str | None = None  # the setting ckpt_path as it was given
         self.checkpoint: resume.Checkpoint | None = None
         super().__init__(
             self.module_class,
@@ -151,10 +152,15 @@ class DeltaCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks of the config as a whole, and the run folder's name."""
         preflight.check_trainer(self.settings.trainer)
-        if self.settings.ckpt_path is not None:
-            self.checkpoint = resume.read_checkpoint(self.settings.ckpt_path)
-        self.folder = run_folder.resolve(self.settings.run_dir, os.environ)
+        template, self.asked = self.settings.run_dir, self.settings.ckpt_path
+        self.folder = run_folder.resolve(template, os.environ)
         self.settings["run_dir"] = str(self.folder)
+        self.settings["ckpt_path"] = checkpoint_path.resolve(
+            self.asked, template=template, folder=self.folder / self.settings.checkpoint.folder, environment=os.environ,
+            rank=rank(), say=say,
+        )  # fmt: skip
+        if self.settings.ckpt_path not in (None, *checkpoint_path.WORDS):
+            self.checkpoint = resume.read_checkpoint(self.settings.ckpt_path)
 
     def instantiate_trainer(self, **overrides: Any) -> Trainer:
         """The trainer, with everything it writes in the run folder; `validate` writes nothing."""
@@ -181,7 +187,7 @@ class DeltaCLI(LightningCLI):
         preflight.check_checkpoint(self.settings.ckpt_path, self.trainer.strategy)
         preflight.check_optimizer(self.model)
         if rank() == 0:
-            run_folder.check(self.folder, ckpt_path=self.settings.ckpt_path)
+            run_folder.check(self.folder, ckpt_path=self.settings.ckpt_path, anew=self.asked == checkpoint_path.LAST_IF_ANY)
         preflight.check_inputs(self.model, self.datamodule, rank=rank())
         if self.checkpoint is None:
             return
@@ -201,7 +207,8 @@ class DeltaCLI(LightningCLI):
     def fit(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Train, with the held-out accuracy before (unless resuming) and after."""
         try:
-            if options.get("ckpt_path") is None:
+            options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
+            if options["ckpt_path"] is None:
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
             self.trainer.fit(model, datamodule=datamodule, **options)
             if not _evaluated_last(self.trainer):
@@ -212,9 +219,14 @@ class DeltaCLI(LightningCLI):
     def validate(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Held-out accuracy of the model as configured, or of a checkpoint."""
         try:
+            options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
             self.trainer.validate(model, datamodule=datamodule, **options)
         finally:
             model.close()
+
+    def _checkpoint_of_all(self, model: PolicyModule, path: str | None) -> str | None:
+        """What rank 0 found, where a word and no path was given; ranks launched beside it have not looked."""
+        return checkpoint_path.agreed(self.trainer, model, path) if self.asked in checkpoint_path.WORDS else path
 
 
 def _evaluated_last(trainer: Trainer) -> bool:

@@ -43,15 +43,18 @@ def resolve(template: str, environment: MutableMapping[str, str]) -> Path:
     return folder
 
 
-def check(folder: Path, *, ckpt_path: str | None) -> None:
-    """Refuses a folder that holds another run or cannot be written to; creates nothing. Raises `ConfigError`."""
+def check(folder: Path, *, ckpt_path: str | None, anew: bool = False) -> None:
+    """Refuses a folder that holds another run or cannot be written to; creates nothing. Raises `ConfigError`.
+
+    With `anew` it may hold a run that ended before its first checkpoint.
+    """
     free = not folder.exists() or folder.is_dir()
     require(free, "run_dir", wanted="a folder", got=str(folder), remedy="A file has that name: choose another --run_dir.")
     resumes = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
     require(
-        resumes or not (folder / CONFIG).exists(), "run_dir", wanted="a folder without a run",
+        resumes or (anew and ckpt_path is None) or not (folder / CONFIG).exists(), "run_dir", wanted="a folder without a run",
         got=f"{folder}, which holds one ({CONFIG})",
-        remedy=f"Choose another --run_dir, or resume that run with --ckpt_path={folder / CHECKPOINTS}/....ckpt.",
+        remedy="Choose another --run_dir, or resume that run with --ckpt_path=last.",
     )  # fmt: skip
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:

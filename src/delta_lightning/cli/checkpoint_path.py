@@ -1,0 +1,122 @@
+"""Which checkpoint `--ckpt_path` means, and whether it is whole: answered on rank 0, before anything heavy loads."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from delta_lightning.cli.run_folder import NOW
+from delta_lightning.errors import ConfigError, require
+from delta_lightning.trainer.callbacks.manifest import Tick, damage, read_seal
+from delta_lightning.trainer.progress import Progress
+
+LAST, LAST_IF_ANY = "last", "last-if-any"
+WORDS = (LAST, LAST_IF_ANY)
+VARIABLE = "DELTA_CKPT_PATH"  # carries rank 0's answer to the ranks that Lightning starts
+QUIET_SECONDS = 2.0
+
+Say = Callable[[str], None]
+
+
+def resolve(
+    asked: str | None, *, template: str, folder: Path, environment: MutableMapping[str, str], rank: int, say: Say
+) -> str | None:
+    """The checkpoint to go on from, whole; None to begin anew.
+
+    Args:
+        asked: the setting `ckpt_path`: a path, `last`, `last-if-any`, or None.
+        template: the setting `run_dir`. folder: of the run's checkpoints.
+        environment: of the process; the answer is put there for the ranks that Lightning starts, which read it.
+        rank: of this process. Other ranks than 0 that were launched beside it get their answer from `agreed`.
+        say: shows people a line.
+
+    Raises:
+        ConfigError: there is none, it is damaged, or `last` without the folder of one run.
+    """
+    if "LOCAL_RANK" in environment and VARIABLE in environment:
+        return environment[VARIABLE] or None
+    if asked is None or rank:
+        return asked
+    answer = _last(asked, template, folder, rank, say) if asked in WORDS else asked
+    if answer is not None and asked not in WORDS and Path(answer).exists():
+        _refuse_damage(Path(answer), rank, say)
+    environment[VARIABLE] = answer or ""
+    return answer
+
+
+def agreed(trainer: Trainer, module: LightningModule, path: str | None) -> str | None:
+    """Rank 0's answer, on every rank, where ranks were launched together by something else than Lightning. Collective."""
+    around = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size == 1 or around is None or not around.creates_processes_externally:
+        return path
+    trainer.strategy.connect(module)
+    trainer.strategy.setup_environment()  # the process group; Lightning would begin with the same calls
+    answer: str | None = trainer.strategy.broadcast(path)
+    return answer
+
+
+def newest_whole(folder: Path, tick: Tick = lambda done, total: None, say: Say = lambda line: None) -> Path | None:
+    """The checkpoint of the folder that was made last, damaged ones left out; None if there is none."""
+    if not folder.is_dir():
+        return None
+    for checkpoint in sorted(folder.glob("[!.]*.ckpt"), key=_made, reverse=True):
+        wrong = damage(checkpoint, tick)
+        if wrong is None:
+            return checkpoint
+        say(f"{checkpoint} is damaged and left out: {wrong}")
+    return None
+
+
+def ticker(rank: int) -> Tick:
+    """Shows how far the reading of a checkpoint is once it takes longer than two seconds."""
+    progress, begun = Progress.for_rank(rank), time.monotonic()
+
+    def tick(done: int, total: int) -> None:
+        if time.monotonic() - begun > QUIET_SECONDS:
+            progress("checking the checkpoint, MiB", done >> 20, total >> 20)
+
+    return tick
+
+
+def _last(asked: str, template: str, folder: Path, rank: int, say: Say) -> str | None:
+    require(
+        NOW not in template, f"--ckpt_path={asked}", wanted="the folder of one run, --run_dir=FOLDER", got=template,
+        remedy="Name the run's folder; {now} is another one each time.",
+    )  # fmt: skip
+    found = newest_whole(folder, ticker(rank), say)
+    if found is not None:
+        say(f"going on from {found}")
+        return str(found)
+    there = sorted(path.name for path in folder.glob("[!.]*.ckpt")) if folder.is_dir() else []
+    if asked == LAST_IF_ANY and not there:
+        return None
+    raise ConfigError(
+        f"--ckpt_path={asked}", wanted=f"a whole checkpoint in {folder}",
+        got=f"only damaged ones: {', '.join(there)}" if there else "none",
+        remedy="Begin a new run in another --run_dir." if there else "Leave it out to begin, or use last-if-any, which begins "
+        "anew where there is none.",
+    )  # fmt: skip
+
+
+def _refuse_damage(checkpoint: Path, rank: int, say: Say) -> None:
+    wrong = damage(checkpoint, ticker(rank))
+    if wrong is not None:
+        other = newest_whole(checkpoint.parent)
+        raise ConfigError(
+            f"--ckpt_path={checkpoint}", wanted="a whole checkpoint", got=f"a damaged one: {wrong}",
+            remedy=f"The newest whole one there: --ckpt_path={other}." if other else "There is no whole one beside it.",
+        )  # fmt: skip
+    if read_seal(checkpoint) is None:
+        say(f"{checkpoint} has no checksum, it was made by an earlier version: read as it is")
+
+
+def _made(checkpoint: Path) -> tuple[int, list[int]]:
+    """When it was made; of two at the same time the one that is further."""
+    seal = read_seal(checkpoint)
+    position: list[Any] = [int(number) for number in re.findall(r"\d+", checkpoint.stem)]
+    return (checkpoint.stat().st_mtime_ns if seal is None else seal.time_ns), position
