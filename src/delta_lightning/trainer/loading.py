@@ -8,11 +8,12 @@ from delta_lightning.models.adapted import attached, described, initialise
 from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.recomputing import recompute_layers
+from delta_lightning.trainer.base_state import keep_trained_only
 from delta_lightning.trainer.placement import Placement
 
 
 def load_policy(
-    backbone: Backbone, context: LoadContext, strategy: Any, *, activation_checkpointing: bool, adapter: Adapter | None = None
+    backbone: Backbone, adapter: Adapter | None, context: LoadContext, strategy: Any, *, activation_checkpointing: bool
 ) -> Any:
     """Loads the policy, with its adapter if there is one, and hands it to the strategy if that places models itself.
 
@@ -23,7 +24,7 @@ def load_policy(
         return attached(backbone.load(context), adapter)
 
     policy = strategy.place(load) if isinstance(strategy, Placement) else load()
-    initialise(policy, context.seed)
+    keep_trained_only(initialise(policy, context.seed))
     for line in described(policy):
         context.say(line)
     return recompute_layers(policy) if activation_checkpointing else policy
