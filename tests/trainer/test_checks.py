@@ -15,7 +15,7 @@ from support.sampling import prompts
 
 def room(lengths: list[int], new: int, context: int | None) -> list[str]:
     given = prompts(lengths)
-    data: Any = SimpleNamespace(train_prompts=given[:-1], validation_prompts=given[-1:])
+    data: Any = SimpleNamespace(lengths=lambda: [len(prompt.token_ids) for prompt in given])
     plan: Any = SimpleNamespace(sampling=SamplingParams(max_new_tokens=new))
     return check_room(data, plan, context)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
+from delta_lightning.data import Arithmetic
 from delta_lightning.filters import ZeroVariance
 from delta_lightning.trainer.buffer import Buffer
 from delta_lightning.trainer.datamodule import PromptData
@@ -78,7 +77,7 @@ def test_any_number_of_ranks(size: int) -> None:
 
 
 def stream_data(size: int) -> PromptData:
-    data = PromptData(SimpleNamespace())  # type: ignore[arg-type]
+    data = PromptData(Arithmetic())
     data.train_prompts = [Prompt(id=str(n), text="", token_ids=(1,), source="t", reference={}) for n in range(size)]
     return data
 

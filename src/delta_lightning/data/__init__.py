@@ -3,6 +3,9 @@
 from delta_lightning.data.arithmetic import Arithmetic
 from delta_lightning.data.chat import Chat
 from delta_lightning.data.mixture import Mixture
+from delta_lightning.data.problem_filters import ColumnValue, Decontaminate, Deduplicate, Difficulty, PromptLength
 from delta_lightning.data.table import Table
 
-__all__ = ["Arithmetic", "Chat", "Mixture", "Table"]
+__all__ = [
+    "Arithmetic", "Chat", "ColumnValue", "Decontaminate", "Deduplicate", "Difficulty", "Mixture", "PromptLength", "Table",
+]  # fmt: skip

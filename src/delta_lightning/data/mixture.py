@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from delta_lightning.data.interleaving import turns
+from delta_lightning.data.joined import Joined, renamed
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.interfaces import PromptSource
 from delta_lightning.types import Problem
@@ -22,21 +24,35 @@ class Mixture(PromptSource):
     `data.held_out_prompts` takes its problems from all of them. Sizes are set by each source's own fields (`limit` of
     `Table`).
 
+    With `weights`, training takes the sources in fixed shares instead: of the first n prompts drawn, for any n, n w are of a
+    source of weight w, up to less than one; a source that is used up begins again, newly shuffled, whatever the others do
+    (`data/order.py`). Weights are relative: {a: 3, b: 1} is {a: 0.75, b: 0.25}.
+
+    Where a source reads its problems on demand, they are not interleaved but stand one source after another, which shuffling
+    or weights mix.
+
     Args:
         sources: name -> source, at least one; a name has no slash.
+        weights: name -> weight above 0, for every source; None: every problem once a pass.
         path: folder from which the relative paths of the sources start; None leaves them as they are.
 
     Raises:
-        ConfigError: no source, or a name with a slash.
+        ConfigError: no source, a name with a slash, or weights that are not those of the sources.
     """
 
     sources: Mapping[str, PromptSource]
+    weights: Mapping[str, float] | None = None
     path: str | None = None
 
     def __post_init__(self) -> None:
         require(len(self.sources) > 0, "Mixture.sources", wanted="at least one", got={}, remedy="Name a source.")
         odd = [name for name in self.sources if not name or "/" in name]
         require(not odd, "Mixture.sources", wanted="names without a slash", got=odd, remedy="The name goes before every id.")
+        if self.weights is not None:
+            require(self.weights.keys() == self.sources.keys(), "Mixture.weights",
+                    wanted=f"a weight for each of {', '.join(self.sources)}", got=dict(self.weights),
+                    remedy="Name every source once.")  # fmt: skip
+            turns(self.weights, "Mixture.weights")
 
     def check(self) -> None:
         """Every source's own check. Raises `ConfigError`, with the source's name."""
@@ -48,16 +64,34 @@ class Mixture(PromptSource):
 
     def problems(self, split: str) -> Sequence[Problem]:
         """All problems of `split`, interleaved. Raises `ConfigError`, with the source's name."""
-        places: list[tuple[float, int, Problem]] = []
-        for number, (name, source) in enumerate(self._placed().items()):
+        parts: dict[str, Sequence[Problem]] = {}
+        for name, source in self._placed().items():
             try:
-                problems = source.problems(split)
+                parts[name] = source.problems(split)
             except ConfigError as error:
                 raise _named(name, error) from error
-            for place, problem in enumerate(problems):
-                renamed = dataclasses.replace(problem, id=f"{name}/{problem.id}", source=name)
-                places.append(((place + 0.5) / len(problems), number, renamed))
+        if split == "train" and self.on_demand():
+            return Joined(parts)
+        places: list[tuple[float, int, Problem]] = []
+        for number, (name, problems) in enumerate(parts.items()):
+            places += [((place + 0.5) / len(problems), number, renamed(each, name)) for place, each in enumerate(problems)]
         return [problem for _, _, problem in sorted(places, key=lambda item: item[:2])]
+
+    def every(self) -> Iterator[Problem]:
+        """All problems of all sources, one source after another. Raises `ConfigError`, with the source's name."""
+        for name, source in self._placed().items():
+            try:
+                yield from (renamed(problem, name) for problem in source.every())
+            except ConfigError as error:
+                raise _named(name, error) from error
+
+    def shares(self) -> Mapping[str, float]:
+        """The weights."""
+        return self.weights or {}
+
+    def on_demand(self) -> bool:
+        """True if any source is."""
+        return any(source.on_demand() for source in self.sources.values())
 
     def _placed(self) -> dict[str, PromptSource]:
         """The sources, their relative paths made to start from `path`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +134,12 @@ class Table(PromptSource):
             )
         return list(islice(chosen, self.limit))
 
+    def every(self) -> Iterator[Problem]:
+        """All rows of the training files and of the held-out ones, one after the other; none is split off."""
+        self.check()
+        train, held_out = self._rows()
+        return (self._problem(row) for row in chain(train, held_out or ()))
+
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _both(self) -> tuple[list[Problem], list[Problem]]:
@@ -153,8 +159,8 @@ class Table(PromptSource):
             rest = None if self.held_out_split is None else hub_rows(self.hub, self.hub_config, self.held_out_split, columns)
             return hub_rows(self.hub, self.hub_config, self.train_split, columns), rest
         train, held_out = self._files()
-        chain = (row for file in train for row in read_rows(file, columns))
-        return chain, (row for file in held_out for row in read_rows(file, columns)) if held_out else None
+        rows = (row for file in train for row in read_rows(file, columns))
+        return rows, (row for file in held_out for row in read_rows(file, columns)) if held_out else None
 
     def _files(self) -> tuple[list[Path], list[Path]]:
         """Training files and held-out files (empty where problems are split off). Raises `ConfigError`."""

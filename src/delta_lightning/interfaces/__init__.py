@@ -17,6 +17,7 @@ from delta_lightning.interfaces.objective import (
     StepView,
     TokenWeighting,
 )
+from delta_lightning.interfaces.problems import FilterContext, Keep, ProblemFilter
 from delta_lightning.interfaces.rollout import (
     PromptSource,
     RewardShaping,
@@ -31,9 +32,12 @@ __all__ = [
     "NOTHING",
     "AdvantageEstimator",
     "CreditAssigner",
+    "FilterContext",
     "Head",
+    "Keep",
     "Penalty",
     "PolicyLoss",
+    "ProblemFilter",
     "PromptSource",
     "Reduction",
     "RewardShaping",

@@ -37,6 +37,21 @@ class PromptSource(ABC):
     def problems(self, split: str) -> Sequence[Problem]:
         """All problems of `split`, "train" or "held_out". Raises `ConfigError` for rows that cannot be used."""
 
+    def every(self) -> Iterable[Problem]:
+        """All problems, whatever their split: what an evaluation set holds. Raises `ConfigError`."""
+        return [*self.problems("train"), *self.problems("held_out")]
+
+    def shares(self) -> Mapping[str, float]:
+        """Weight of each data set (`Problem.source`) in what is trained on; empty: every problem once a pass."""
+        return {}
+
+    def on_demand(self) -> bool:
+        """True if training problems are read as they are asked for: all of them would not fit into memory.
+
+        Then they are filtered, checked and tokenized as they are drawn, and those that cannot be used are counted.
+        """
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerContext:

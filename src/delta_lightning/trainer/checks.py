@@ -62,6 +62,7 @@ def check_prompt_count(data: PromptData, plan: Plan) -> None:
     size, wanted = len(data.train_prompts), plan.cut.num_groups
     require(size >= wanted, "model.prompts_per_step", wanted=f"at most {size}, the number of training prompts", got=wanted,
             remedy="Lower it, or give more data.")  # fmt: skip
+    data.check_shares(wanted)
 
 
 def check_room(data: PromptData, plan: Plan, context: int | None) -> list[str]:
@@ -69,7 +70,7 @@ def check_room(data: PromptData, plan: Plan, context: int | None) -> list[str]:
 
     Returns lines for people: prompts whose completions the context cuts before the limit. Raises `ConfigError`.
     """
-    lengths = [len(prompt.token_ids) for prompt in [*data.train_prompts, *data.validation_prompts]]
+    lengths = data.lengths()
     new, shortest, longest = plan.sampling.max_new_tokens, min(lengths), max(lengths)
     if context is None:
         return []

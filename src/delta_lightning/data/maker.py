@@ -1,0 +1,154 @@
+"""Problems made into prompts: filtered, their references checked, tokenized; all at once, or as they are drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+from delta_lightning.data.prompts import Templates, make_prompts
+from delta_lightning.data.references import check_references
+from delta_lightning.errors import ConfigError, RunError
+from delta_lightning.interfaces import FilterContext, Keep, ProblemFilter, Verifier
+from delta_lightning.types import Problem, Prompt
+
+BATCH = 1024  # problems whose tokens are counted at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptMaker:
+    """What makes prompts of problems.
+
+    Args:
+        tokenizer: a `transformers` tokenizer. verifier: reads references. templates: text around a question.
+        max_prompt_tokens: longer prompts are refused. skip_unusable: leave out problems whose reference the verifier refuses.
+        filters: which problems to leave out. tick: called as (phase, done, total). say: a line for people.
+        report: see `FilterContext`.
+    """
+
+    tokenizer: Any
+    verifier: Verifier
+    templates: Templates
+    max_prompt_tokens: int
+    skip_unusable: bool = False
+    filters: Sequence[ProblemFilter] = ()
+    tick: Callable[[str, int, int], None] = lambda phase, done, total: None
+    say: Callable[[str], None] = lambda line: None
+    report: Callable[[str, str], None] = lambda name, text: None
+
+    def opened(self, split: str, *, whole: bool = True) -> list[tuple[str, Keep]]:
+        """The filters of a split with their names, in their order."""
+        context = FilterContext(count_tokens=self.count_tokens, report=self.report, tick=self.tick, whole=whole)
+        return [(type(each).__name__, each.open(context)) for each in self.filters if split in each.splits()]
+
+    def count_tokens(self, problems: Sequence[Problem]) -> list[int]:
+        """Lengths of the problems' prompts, tokens."""
+        lengths: list[int] = []
+        for start in range(0, len(problems), BATCH):
+            texts = [self.templates.text(problem, self.tokenizer) for problem in problems[start : start + BATCH]]
+            lengths += map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+            self.tick("counting tokens", len(lengths), len(problems))
+        return lengths
+
+    def all(self, problems: Sequence[Problem], split: str, limit: int | None = None) -> list[Prompt]:
+        """Prompts of all problems that are kept, the first `limit` of them. Raises `ConfigError`: none, or unusable ones."""
+        kept = list(problems)
+        counts = [f"{len(kept):,} problems"]
+        for name, keep in self.opened(split):
+            before, kept = len(kept), [problem for problem, yes in zip(kept, keep(kept), strict=True) if yes]
+            counts.append(f"{name} left out {before - len(kept):,}")
+            if len(kept) < before:
+                self.say(f"{split}: {name} left out {before - len(kept):,} of {before:,} problems")
+        kept = kept[:limit]
+        usable = check_references(
+            kept, self.verifier, skip=self.skip_unusable,
+            tick=lambda done, total: self.tick(f"checking {split} answers", done, total),
+        )  # fmt: skip
+        if len(usable) < len(kept):
+            counts.append(f"{len(kept) - len(usable):,} with an answer that cannot be used")
+            self.say(f"{split}: {len(kept) - len(usable)} of {len(kept)} problems left out, their answers cannot be used")
+        prompts = make_prompts(
+            usable, self.tokenizer, self.templates, self.max_prompt_tokens,
+            tick=lambda done, total: self.tick(f"tokenizing {split} prompts", done, total),
+        )  # fmt: skip
+        if not prompts:
+            raise ConfigError(f"data, split {split}", wanted="at least 1 problem", got="0: " + ", ".join(counts),
+                              remedy="Check the source's files and data.filters.")  # fmt: skip
+        return prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnPrompts(Sequence["Prompt | None"]):
+    """Prompts made as they are asked for; None where a problem is left out. Keeps nothing but counts.
+
+    Args:
+        problems: read as they are asked for. maker: what makes prompts of them.
+    """
+
+    problems: Sequence[Problem]
+    maker: PromptMaker
+    left_out: Counter[str] = field(default_factory=Counter)
+    _opened: list[tuple[str, Keep]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        together = [type(each).__name__ for each in self.maker.filters if not each.row_local()]
+        if together:
+            raise ConfigError(
+                "data.filters", wanted="filters that judge each problem by itself, since they are read as they are drawn",
+                got=together[0], remedy="Run it over the file beforehand, or use a source that reads everything (Table).",
+            )  # fmt: skip
+        self._opened.extend(self.maker.opened("train", whole=False))
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prompt | None]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt | None] | None:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        try:
+            made = self._made(self.problems[index])
+        except ConfigError as error:
+            raise RunError(f"a row that was drawn cannot be used: {error}") from error
+        if isinstance(made, Prompt):
+            return made
+        self.left_out[made] += 1
+        return None
+
+    def _made(self, problem: Problem) -> Prompt | str:
+        """The prompt of a problem, or what left it out. Raises `ConfigError` where it can neither be used nor left out."""
+        for name, keep in self._opened:
+            if not keep([problem])[0]:
+                return name
+        maker = self.maker
+        if not check_references([problem], maker.verifier, skip=maker.skip_unusable):
+            return "unusable reference"
+        return make_prompts([problem], maker.tokenizer, maker.templates, maker.max_prompt_tokens)[0]
+
+    def every(self, stride: int) -> Iterator[Prompt | None]:
+        """Every `stride`-th prompt, not counted in `left_out`; None where a row cannot be used, for whatever reason."""
+        for place in range(0, len(self), stride):
+            try:
+                made = self._made(self.problems[place])
+            except ConfigError:
+                yield None
+            else:
+                yield made if isinstance(made, Prompt) else None
+
+    def first(self, rows: int) -> list[Prompt]:
+        """Prompts of the first rows: what is checked before a run. Raises `ConfigError`: none, or one that cannot be used."""
+        rows = min(rows, len(self))
+        made = [self._made(self.problems[place]) for place in range(rows)]
+        prompts = [each for each in made if isinstance(each, Prompt)]
+        if not prompts:
+            counts = Counter(each for each in made if isinstance(each, str))
+            raise ConfigError(
+                "data, split train", wanted=f"at least 1 problem among the first {rows:,} rows",
+                got="0: " + ", ".join(f"{name} left out {count:,}" for name, count in counts.items()),
+                remedy="Check the files and data.filters.",
+            )  # fmt: skip
+        return prompts
