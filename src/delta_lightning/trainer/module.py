@@ -256,7 +256,7 @@ class PolicyModule(pl.LightningModule):
         session = self.tools().session
         if self._proof is None:
             context = getattr(self.policy.config, "max_position_embeddings", None)
-            self._proof = WeightProof(self.weight_check, self.data.train_prompts, context)
+            self._proof = WeightProof(self.weight_check, self.data.known_prompts(), context)
         with self.clock("sync"), self.watch("updating the sampler's weights", self.limits.sync_seconds):
             self._proof.deliver(session, version, self.policy, book)
             self._proof.probe(session, version, self.policy, book)
@@ -278,6 +278,7 @@ class PolicyModule(pl.LightningModule):
         assert self._pool is not None
         book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
         self.ahead.observe(book, batch, step)
+        stream.observe(book)
         if not self.ahead.enabled:
             tools.session.rest()
         if another_step(step + 1, self.plan.cut.updates, self.trainer.max_epochs, self.trainer.max_steps):
