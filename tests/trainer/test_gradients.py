@@ -67,13 +67,13 @@ def test_counts_in_all_and_in_a_row_and_ends_the_run_beyond_the_limit() -> None:
     assert gradients.state_dict() == {"skipped": 3, "in_a_row": 2}
     resumed = Gradients(max_norm=1.0, max_skipped=2)
     resumed.load_state_dict(gradients.state_dict())
-    with pytest.raises(RunError, match="3 in a row, 4 in all.*max_skipped_updates is 2"):
+    with pytest.raises(RunError, match=r"3 in a row, 4 in all.*max_skipped_updates is 2"):
         resumed.clip(parameters([math.nan]), step=4, say=silent)
 
 
 @pytest.mark.parametrize("options", [{"max_norm": -1.0}, {"max_skipped": -1}])
 def test_refuses_limits_below_0(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="model.max_"):
+    with pytest.raises(ConfigError, match=r"model\.max_"):
         Gradients(**({"max_norm": 1.0, "max_skipped": 0} | options))
 
 

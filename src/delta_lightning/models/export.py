@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from delta_lightning.models.sharding import full
+from delta_lightning.models.weights import weights_of
 
 SHARD_BYTES = 2 << 30  # of one safetensors file; a larger tensor has a file of its own
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -20,12 +21,12 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @torch.no_grad()
 def gathered_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers by name, whole, in main memory, one at a time; a tied head is left out.
+    """Weights, an adapter merged, and persistent buffers by name, whole, in main memory, one at a time; no tied head.
 
     Collective under sharding: every rank must exhaust it. Each holds one tensor at a time.
     """
-    for name, parameter in model.named_parameters():
-        yield name, full(parameter).cpu()
+    for name, weight in weights_of(model):
+        yield name, weight.cpu()
     kept = model.state_dict().keys()
     for name, buffer in model.named_buffers():
         if name in kept:

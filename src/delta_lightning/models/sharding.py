@@ -120,6 +120,24 @@ def whole(model: Any) -> Iterator[None]:
             unit.set_reshard_after_forward(sharding.reshard_after_forward and unit is not model, recurse=False)
 
 
+@contextmanager
+def unsummed(module: Any) -> Iterator[None]:
+    """Backward passes inside the block leave each rank its own gradient, whole; the next one after it sums all of them.
+
+    Costs one gradient of the whole model on each rank, in the dtype of sums, until that pass. `module` may hold the model.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    units = [unit for unit in module.modules() if isinstance(unit, FSDPModule)]
+    for unit in units:
+        unit.set_requires_gradient_sync(False, recurse=False)
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.set_requires_gradient_sync(True, recurse=False)
+
+
 def _nothing(model: Any) -> None:
     return None
 

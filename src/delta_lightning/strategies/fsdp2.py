@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint.api import CheckpointException
 
 from delta_lightning.errors import RunError, require
-from delta_lightning.models.sharding import Sharding
+from delta_lightning.models.sharding import Sharding, unsummed
 from delta_lightning.models.spreading import spread
 from delta_lightning.trainer.callbacks.atomic import beside, unwritten, whole
 from delta_lightning.trainer.callbacks.manifest import read_sums, write_manifest
@@ -35,6 +35,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         reduce_dtype: of the sum of gradients over ranks.
         reshard_after_forward: let go of each layer after its forward pass and gather it again for the backward pass. False
             needs more memory and communicates less.
+        accumulate: where the gradients of the micro-batches of an optimiser step add up. "sharded": summed over ranks after each
+            micro-batch, each rank keeps its shard. "unsharded": summed once per optimiser step, while each rank keeps a gradient
+            of the whole model in `reduce_dtype`.
         cpu_offload: keep shards, gradients and optimiser in main memory, and update there.
         distributed_checkpoint: a checkpoint is a folder into which each rank writes its part; False gathers everything in rank
             0's main memory and writes one file, which other strategies can read too.
@@ -48,6 +51,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         compute_dtype: Literal["model", "float32", "bfloat16"] = "model",
         reduce_dtype: Literal["float32", "bfloat16"] = "float32",
         reshard_after_forward: bool = True,
+        accumulate: Literal["sharded", "unsharded"] = "sharded",
         cpu_offload: bool = False,
         distributed_checkpoint: bool = True,
         timeout_minutes: float = 60.0,
@@ -60,6 +64,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         )  # fmt: skip
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
         self.reshard_after_forward, self.cpu_offload = reshard_after_forward, cpu_offload
+        self.accumulate = accumulate
         self.distributed_checkpoint = distributed_checkpoint
 
     def setup_environment(self) -> None:
@@ -86,6 +91,12 @@ class FSDP2Strategy(ModelParallelStrategy):
         from lightning.fabric.utilities.device_dtype_mixin import _update_properties
 
         _update_properties(self.lightning_module, device=self.root_device)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Lightning enters this for all but the last micro-batch of an optimiser step."""
+        with unsummed(self.model) if self.accumulate == "unsharded" else nullcontext():
+            yield
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None) -> None:
         """Write each rank's part beside its place; renamed when all are complete. Collective. Raises `RunError`."""
