@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 # What every rank imports, and what takes longest: imported once, by the server that all ranks are forked from.
-_PRELOAD = [
+PRELOAD = [
     "torch",
     "lightning.pytorch",
     "transformers.models.olmo3.modeling_olmo3",
@@ -29,7 +29,7 @@ def run_ranks(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     Ranks have this process's environment and modules of their own, without its threads and state. None outlives the call,
     whatever ends it, a test's time limit too.
     """
-    multiprocessing.set_forkserver_preload(_PRELOAD)
+    multiprocessing.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         given = (size, folder, dict(os.environ), function, args)
         ranks = mp.start_processes(_rank, args=given, nprocs=size, join=False, start_method="forkserver")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,14 +56,25 @@ class WeightProof:
 
     Args:
         check: what is demanded. prompts: where the probe comes from. context: longest sequence of the model, or None.
+        state: of the proof that a resumed run goes on with (`state_dict`).
     """
 
-    def __init__(self, check: WeightCheck, prompts: Sequence[Prompt], context: int | None) -> None:
+    def __init__(
+        self, check: WeightCheck, prompts: Sequence[Prompt], context: int | None, state: Mapping[str, Any] | None = None
+    ) -> None:
         self._check = check
         length = min(check.tokens, context - 1) if context else check.tokens  # an engine may need room for one new token
         self._probe = probe_sequences(prompts, check.sequences, length)
         self._before: Tensor | None = None  # the trainer's log-probabilities of the probe under the version before
         self._served: tuple[int, Tensor] | None = None  # the version served last, and those log-probabilities
+        if state and state["probe"] == self._probe:
+            self._served = (state["version"], state["logprobs"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The version served last with the log-probabilities of the probe, for a checkpoint; empty before the first."""
+        if self._served is None:
+            return {}
+        return {"version": self._served[0], "logprobs": self._served[1], "probe": self._probe}
 
     def deliver(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> SyncReceipt:
         """Hand the policy's weights over and check the receipt. Raises `RunError`."""

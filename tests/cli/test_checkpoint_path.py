@@ -1,0 +1,127 @@
+"""Which checkpoint `--ckpt_path` means, and which ones are refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from delta_lightning.cli.checkpoint_path import VARIABLE, agreed, newest_whole, resolve
+from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three checkpoints; the last that was made is not the one that is furthest."""
+    folder = tmp_path / "checkpoints"
+    for name in ("step-1.ckpt", "step-5.ckpt", "step-2-update-1.ckpt"):
+        AtomicCheckpointIO().save_checkpoint({"global_step": 1, "values": torch.arange(100)}, folder / name)
+    (folder / ".step-9.ckpt.partial").write_text("half")
+    return folder
+
+
+class Asked:
+    """`resolve` with what it says and leaves in the environment."""
+
+    def __init__(self, **environment: str) -> None:
+        self.environment, self.said = dict(environment), list[str]()
+
+    def __call__(self, asked: str | None, folder: Path, *, rank: int = 0, template: str = "runs/a") -> str | None:
+        return resolve(asked, template=template, folder=folder, environment=self.environment, rank=rank, say=self.said.append)
+
+
+def spoil(checkpoint: Path) -> None:
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    checkpoint.write_bytes(bytes(data))
+
+
+def test_the_last_is_the_one_that_was_made_last(folder: Path) -> None:
+    ask = Asked()
+    for word in ("last", "last-if-any"):
+        assert ask(word, folder) == str(folder / "step-2-update-1.ckpt")
+    assert ask.said == [f"going on from {folder / 'step-2-update-1.ckpt'}"] * 2
+    assert ask.environment == {VARIABLE: str(folder / "step-2-update-1.ckpt")}
+
+
+def test_damaged_ones_are_left_out_and_named(folder: Path) -> None:
+    spoil(folder / "step-2-update-1.ckpt")
+    ask = Asked()
+    assert ask("last", folder) == str(folder / "step-5.ckpt")
+    assert "step-2-update-1.ckpt is damaged and left out: step-2-update-1.ckpt has the checksum" in ask.said[0]
+
+
+def test_without_any_it_begins_anew_only_if_told_so(tmp_path: Path) -> None:
+    ask = Asked()
+    assert ask("last-if-any", tmp_path / "none") is None and ask.environment == {VARIABLE: ""}
+    with pytest.raises(ConfigError, match=r"--ckpt_path=last: wanted a whole checkpoint in .*, got none"):
+        ask("last", tmp_path / "none")
+
+
+def test_it_never_begins_anew_beside_damaged_ones(folder: Path) -> None:
+    for checkpoint in folder.glob("step-*"):
+        spoil(checkpoint)
+    with pytest.raises(ConfigError, match=r"got only damaged ones: step-1.ckpt, step-2-update-1.ckpt, step-5.ckpt"):
+        Asked()("last-if-any", folder)
+
+
+def test_a_folder_by_the_clock_has_no_last_one(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"wanted the folder of one run, --run_dir=FOLDER, got 'runs/\{now\}'"):
+        Asked()("last", folder, template="runs/{now}")
+
+
+def test_a_path_must_be_whole(folder: Path) -> None:
+    ask, path = Asked(), folder / "step-5.ckpt"
+    assert ask(str(path), folder) == str(path) and ask.said == []
+    spoil(path)
+    with pytest.raises(
+        ConfigError, match=r"got a damaged one: step-5.ckpt has the checksum .* instead of .*whole one there: .*2-upd"
+    ):
+        ask(str(path), folder)
+    os.truncate(path, 100)
+    with pytest.raises(ConfigError, match=r"the end of step-5.ckpt \(100 bytes\) is missing"):
+        ask(str(path), folder)
+    for other in folder.glob("step-[12]*"):
+        other.unlink()
+    with pytest.raises(ConfigError, match="no whole one beside it"):
+        ask(str(path), folder)
+
+
+def test_one_of_an_earlier_version_is_read_and_said_to_have_no_checksum(tmp_path: Path) -> None:
+    torch.save({"global_step": 1}, tmp_path / "step-1.ckpt")
+    ask = Asked()
+    assert ask(str(tmp_path / "step-1.ckpt"), tmp_path) is not None
+    assert ask.said == [f"{tmp_path / 'step-1.ckpt'} has no checksum, it was made by an earlier version: read as it is"]
+
+
+def test_ranks_that_lightning_starts_are_told(folder: Path) -> None:
+    assert Asked(LOCAL_RANK="1", **{VARIABLE: "there"})("last", folder, rank=1) == "there"
+    assert Asked(LOCAL_RANK="1", **{VARIABLE: ""})("last-if-any", folder, rank=1) is None
+
+
+def test_ranks_launched_by_others_do_not_look(folder: Path) -> None:
+    ask = Asked(LOCAL_RANK="1", RANK="1")
+    assert ask("last", folder, rank=1) == "last" and ask.environment.keys() == {"LOCAL_RANK", "RANK"}
+
+
+def strategy(external: bool) -> Any:
+    return SimpleNamespace(
+        cluster_environment=SimpleNamespace(creates_processes_externally=external), connect=lambda module: None,
+        setup_environment=lambda: None, broadcast=lambda path: "rank 0's",
+    )  # fmt: skip
+
+
+def test_they_get_rank_0s_answer() -> None:
+    for size, external, want in ((1, True, "own"), (2, False, "own"), (2, True, "rank 0's")):
+        trainer: Any = SimpleNamespace(world_size=size, strategy=strategy(external))
+        assert agreed(trainer, None, "own") == want  # type: ignore[arg-type]
+
+
+def test_nothing_is_no_checkpoint(tmp_path: Path) -> None:
+    assert newest_whole(tmp_path) is None and newest_whole(tmp_path / "no") is None
+    assert Asked()(None, tmp_path) is None
