@@ -10,9 +10,11 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from delta_lightning.models.adapter import Adapter
+from delta_lightning.models.sharding import full
 
 MARK = "delta_adapter"  # attribute of a model that has one
 
@@ -61,6 +63,13 @@ def own_parameters(model: Any) -> Iterator[tuple[str, Any]]:
     for name, parameter in model.named_parameters():
         if adapter is not None and adapter.base_name(name) is None:
             yield name, parameter
+
+
+@torch.no_grad()
+def gathered_adapter(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Names and values of the adapter, whole, in main memory, one at a time. Collective: every rank must exhaust it."""
+    for name, parameter in own_parameters(model):
+        yield name, full(parameter).cpu()
 
 
 def described(model: Any) -> list[str]:

@@ -49,5 +49,5 @@ class Adapter(ABC):
         """What the adapter adds to the base's parameter `name` (of the adapted model), whole; None: nothing. Collective."""
 
     @abstractmethod
-    def write(self, folder: Path, values: dict[str, Tensor], base: str) -> None:
-        """Write the adapter as its library reads it. `values` has the adapter's parameters; `base` names the base model."""
+    def write(self, folder: Path, values: dict[str, Tensor], base: str | None) -> None:
+        """Write the adapter as its library reads it. `values` has the adapter's parameters; `base`: its folder or Hub name."""

@@ -142,7 +142,7 @@ class LoRA(Adapter):
         product = full(layer.lora_B[NAME].weight) @ full(layer.lora_A[NAME].weight)
         return product.mul_(self.scale)
 
-    def write(self, folder: Path, values: dict[str, Tensor], base: str) -> None:
+    def write(self, folder: Path, values: dict[str, Tensor], base: str | None) -> None:
         """`adapter_config.json` and `adapter_model.safetensors`, which `peft.PeftModel.from_pretrained(base, folder)` loads."""
         from safetensors.torch import save_file
 

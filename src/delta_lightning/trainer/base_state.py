@@ -32,41 +32,39 @@ def keep_trained_only(policy: Any) -> Any:
     return policy
 
 
-def _trained(policy: Any) -> set[str]:
-    return {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+def _frozen(policy: Any) -> dict[str, Any]:
+    return {name: value for name, value in policy.named_parameters(remove_duplicate=False) if not value.requires_grad}
 
 
 def _drop_base(policy: Any, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-    kept = {prefix + name for name in _trained(policy)}
-    for name in [name for name in state if name.startswith(prefix) and name not in kept]:
-        del state[name]
+    for name in _frozen(policy):
+        state.pop(prefix + name, None)
 
 
 def _fill_base(policy: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Adds the base's own values to a state that is loaded, and refuses one that has not all that is trained, or more."""
-    wanted, found = {prefix + name for name in _trained(policy)}, {name for name in state if name.startswith(prefix)}
+    wanted, found = set(policy.state_dict(prefix=prefix)), {name for name in state if name.startswith(prefix)}
     if wanted != found:
         raise RunError(
             f"the checkpoint's adapter has {len(found)} tensors, the policy's {len(wanted)}; the first that only one has "
             f"is {min(wanted ^ found)}"
         )
-    for name, value in policy.named_parameters(remove_duplicate=False):
-        if prefix + name not in wanted:
-            state[prefix + name] = value.detach()
+    state.update({prefix + name: value.detach() for name, value in _frozen(policy).items()})
 
 
 def stamp(checkpoint: dict[str, Any], policy: Any) -> None:
     """Adds the adapter's options and the base's fingerprint, if the policy has an adapter. Collective."""
     adapter = adapter_of(policy)
     if adapter is not None:
-        checkpoint["optimizer_states"] = [_numbered(state, policy) for state in checkpoint.get("optimizer_states", [])]
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [_numbered(state, policy) for state in checkpoint["optimizer_states"]]
         checkpoint[KEY] = {"adapter": options(adapter), "base": base_fingerprint(policy)}
 
 
 def _numbered(optimizer: dict[str, Any], policy: Any) -> dict[str, Any]:
     """The state with parameters numbered as in the whole policy, which is how fsdp2 reads a file; others go by the order."""
     numbers = [number for number, parameter in enumerate(policy.parameters()) if parameter.requires_grad]
-    given = [number for group in optimizer["param_groups"] for number in group["params"]]
+    given = [number for group in optimizer.get("param_groups", ()) for number in group["params"]]
     if given != list(range(len(numbers))):
         return optimizer
     groups = [{**group, "params": [numbers[one] for one in group["params"]]} for group in optimizer["param_groups"]]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+from torch import Tensor
 
 from delta_lightning.errors import RunError, require
+from delta_lightning.models.adapted import adapter_of, gathered_adapter
 from delta_lightning.models.export import gathered_weights, readable, write_model
 from delta_lightning.trainer.callbacks.atomic import whole
 
@@ -20,20 +22,33 @@ class HFExport(pl.Callback):
 
     Args:
         folder: name, inside the run folder (`trainer.default_root_dir`).
+        weights: of a policy with an adapter. "merged" is a whole model; "adapter" has what was trained alone, as the adapter's
+            library reads it (`peft.PeftModel.from_pretrained(base, folder)` for LoRA).
     """
 
-    def __init__(self, folder: str = "export") -> None:
+    def __init__(self, folder: str = "export", weights: Literal["merged", "adapter"] = "merged") -> None:
         require(bool(folder.strip()), "HFExport.folder", wanted="a name", got=folder, remedy='"export" is usual.')
-        self.folder = folder
+        self.folder, self.weights = folder, weights
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse to export an adapter where there is none. Raises `ConfigError`."""
+        require(
+            self.weights == "merged" or getattr(pl_module, "adapter", None) is not None, "export.weights", wanted="merged",
+            got=self.weights, remedy="There is no adapter: leave it out, or set --model.adapter=LoRA.",
+        )  # fmt: skip
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights on rank 0, gathering one after another. Raises `RunError` if they cannot be written. Collective."""
         module: Any = pl_module
-        weights, done = gathered_weights(module.policy), False
+        alone = self.weights == "adapter"
+        weights, done = gathered_adapter(module.policy) if alone else gathered_weights(module.policy), False
         try:
             if trainer.is_global_zero:
                 with whole(Path(trainer.default_root_dir) / self.folder, "the export") as partial:
-                    write_model(partial, weights, module.policy.config, module.policy.generation_config)
+                    if alone:
+                        _write_adapter(partial, dict(weights), module.policy)
+                    else:
+                        write_model(partial, weights, module.policy.config, module.policy.generation_config)
                     module.tokenizer.save_pretrained(partial)
                     readable(partial)
             done = True
@@ -43,3 +58,10 @@ class HFExport(pl.Callback):
             everywhere = trainer.strategy.reduce_boolean_decision(done)
         if not everywhere:
             raise RunError("the export could not be written; rank 0 says why")
+
+
+def _write_adapter(folder: Path, values: dict[str, Tensor], policy: Any) -> None:
+    adapter = adapter_of(policy)
+    assert adapter is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter.write(folder, values, getattr(policy.config, "_name_or_path", None) or None)
