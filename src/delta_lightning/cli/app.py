@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from delta_lightning.cli import checkpoint_path, preflight, resume, run_folder, swap
 from delta_lightning.cli.command import prepare, run_command
+from delta_lightning.cli.devices import accepted, settle_strategy
 from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.quiet import quiet
-from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.trainer.callbacks import GracefulStop, HFExport, RolloutCheckpoint, RunReport
 from delta_lightning.trainer.datamodule import PromptData
@@ -152,6 +151,9 @@ class DeltaCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks of the config as a whole, and the run folder's name."""
         preflight.check_trainer(self.settings.trainer)
+        chosen = settle_strategy(self.settings.trainer)
+        if chosen:
+            say(chosen)
         template, self.asked = self.settings.run_dir, self.settings.ckpt_path
         self.folder = run_folder.resolve(template, os.environ)
         self.settings["run_dir"] = str(self.folder)
@@ -171,13 +173,8 @@ class DeltaCLI(LightningCLI):
             overrides["logger"], self.save_config_callback = False, None
         elif settings["logger"] in (None, True):
             overrides["logger"] = run_folder.loggers(self.folder)
-        try:
+        with accepted():
             return super().instantiate_trainer(**overrides)
-        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-            raise ConfigError(
-                "trainer", wanted="settings that Lightning accepts", got=str(error).rstrip("."),
-                remedy="See delta-lightning fit --help.",
-            ) from error  # fmt: skip
 
     # Running ---------------------------------------------------------------------------------------------------------
 

@@ -35,9 +35,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         reduce_dtype: of the sum of gradients over ranks.
         reshard_after_forward: let go of each layer after its forward pass and gather it again for the backward pass. False
             needs more memory and communicates less.
-        accumulate: where the gradients of the micro-batches of an optimiser step add up. "sharded": summed over ranks after each
-            micro-batch, each rank keeps its shard. "unsharded": summed once per optimiser step, while each rank keeps a gradient
-            of the whole model in `reduce_dtype`.
+        accumulate: where gradients of the micro-batches of an optimiser step add up. "sharded": summed over ranks after each
+            micro-batch, each rank keeps its shard. "unsharded": summed once per optimiser step, while each rank keeps a
+            gradient of the whole model in `reduce_dtype`.
         cpu_offload: keep shards, gradients and optimiser in main memory, and update there.
         distributed_checkpoint: a checkpoint is a folder into which each rank writes its part; False gathers everything in rank
             0's main memory and writes one file, which other strategies can read too.
