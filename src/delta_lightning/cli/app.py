@@ -19,6 +19,7 @@ from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.interfaces import CreditAssigner
+from delta_lightning.trainer.base_state import refuse_other_adapter
 from delta_lightning.trainer.callbacks import GracefulStop, HFExport, RolloutCheckpoint, RunReport
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
@@ -188,6 +189,7 @@ class DeltaCLI(LightningCLI):
         preflight.check_inputs(self.model, self.datamodule, rank=rank())
         if self.checkpoint is None:
             return
+        refuse_other_adapter(self.checkpoint.adapter, self.model.adapter)
         self.datamodule.refuse_changed(self.checkpoint.data)
         run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)
         if self.checkpoint.config is not None:
@@ -200,6 +202,8 @@ class DeltaCLI(LightningCLI):
         """See `before_fit`."""
         preflight.check_checkpoint(self.settings.ckpt_path, self.trainer.strategy)
         preflight.check_inputs(self.model, self.datamodule, rank=rank(), training=False)
+        if self.checkpoint is not None:
+            refuse_other_adapter(self.checkpoint.adapter, self.model.adapter)
 
     def fit(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Train, with the held-out accuracy before (unless resuming) and after."""

@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.trainer import base_state
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
 
@@ -24,12 +25,14 @@ SHOWN = 6
 class Checkpoint:
     """What is read from a checkpoint before a run: the optimiser step, the config as it was saved, if it was, and the data.
 
-    `data` is the state of the data module: position in the data, and their checksum.
+    `data` is the state of the data module: position in the data, and their checksum. `adapter` is what an adapter that it holds
+    belongs to (`trainer/base_state.py`).
     """
 
     step: int
     config: Mapping[str, Any] | None
     data: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Mapping[str, Any] | None = None
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -47,7 +50,7 @@ def read_checkpoint(path: str) -> Checkpoint:
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got=f"a file that is none ({type(error).__name__})",
             remedy="It may have been cut off while it was written; resume from an earlier one.",
         ) from error  # fmt: skip
-    return Checkpoint(step=step, config=yaml.safe_load(text) if text else None, data=data)
+    return Checkpoint(step=step, config=yaml.safe_load(text) if text else None, data=data, adapter=stored.get(base_state.KEY))
 
 
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:
