@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,26 @@ def check_inputs(module: PolicyModule, data: PromptData, *, rank: int, training:
     data.source.check()
     module.progress = Progress.for_rank(rank)
     module.check_verifier()
-    for line in module.sampler.check():
+    for line in [*module.sampler.check(), *check_adapter(module)]:
         module.progress.line(line)
     module.tokenizer = module.backbone.tokenizer()
     data.prepare(module.tokenizer, module.verifier, module.progress)
     if training:
         check_prompt_count(data, module.plan)
     check_room(data, module.plan, module.backbone.context_length())
+
+
+def check_adapter(module: PolicyModule) -> Sequence[str]:
+    """What the adapter found, if there is one; it must fit the model as far as that is known without its weights.
+
+    Raises `ConfigError`.
+    """
+    if module.adapter is None:
+        return ()
+    lines = module.adapter.check()
+    try:
+        meta = module.backbone.meta()
+    except ConfigError:  # a model of the Hub: the adapter is held to it once it is loaded
+        return lines
+    module.adapter.targets_in(meta)
+    return lines
