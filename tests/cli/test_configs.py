@@ -15,8 +15,10 @@ from support.cli import Invoke
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
-    path for path in ROOT.glob("configs/**/*.yaml") if path.parent.name not in ("ablate", "ablation", "preset", "prompt")
-)  # overlays
+    path
+    for path in ROOT.glob("configs/**/*.yaml")
+    if path.parent.name not in ("ablate", "ablation", "machine", "preset", "prompt")  # overlays
+)
 TWO_STEPS = (
     "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--model.prompts_per_step=4", "--model.completions_per_prompt=2",
     "--model.sampling.max_new_tokens=8", "--data.held_out_prompts=4", "--data.source.limit=24", "--model.backbone.layers=1",
@@ -69,7 +71,7 @@ def test_defaults_are_the_published_method(invoke: Invoke, tmp_path: Path, monke
     paper = instantiated(invoke, monkeypatch, f"--config={path}", run)
     assert bare.parts == paper.parts
     assert bare.plan.cut.num_groups == paper.plan.cut.num_groups and bare.plan.completions == paper.plan.completions
-    assert bare.max_grad_norm == paper.max_grad_norm
+    assert bare.gradients.max_norm == paper.gradients.max_norm
 
 
 @pytest.mark.data
