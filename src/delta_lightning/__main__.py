@@ -13,6 +13,7 @@ delta-lightning trains language models by reinforcement learning from verifiable
 
   delta-lightning fit --config CONFIG [--model.KEY=VALUE ...]        train, with held-out accuracy before and after
   delta-lightning validate --config CONFIG [--ckpt_path FILE]        held-out accuracy only
+  delta-lightning plan --config CONFIG [--device=h100]               sizes, memory, seconds and contradictions of a run
   delta-lightning ablate --config CONFIG --assigners '[A, B]'        credit assigners compared on the same rollouts
   delta-lightning check package.MyPart                               a part of yours, held to the laws of its seam
   delta-lightning verify --config CONFIG --data answers.jsonl        a file of answers graded, without a model

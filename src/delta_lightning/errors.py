@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 
 class DeltaError(Exception):
     """Base of every error that `delta_lightning` raises on purpose. The command line prints it without a traceback."""
@@ -33,7 +37,32 @@ class RunError(DeltaError, RuntimeError):
     """A run that cannot go on: verifier broken, disk full, weights not where they should be (exit code 1)."""
 
 
+_COLLECTED: ContextVar[list[ConfigError] | None] = ContextVar("collected", default=None)
+
+
 def require(condition: bool, what: str, *, wanted: str, got: object, remedy: str) -> None:
     """Raise `ConfigError` unless `condition` holds. For the `__post_init__` of parts."""
     if not condition:
-        raise ConfigError(what, wanted=wanted, got=repr(got), remedy=remedy)
+        refuse(ConfigError(what, wanted=wanted, got=repr(got), remedy=remedy))
+
+
+def refuse(error: ConfigError) -> None:
+    """Raise `error`; within `collected_errors` note it and go on."""
+    found = _COLLECTED.get()
+    if found is None:
+        raise error
+    found.append(error)
+
+
+@contextmanager
+def collected_errors() -> Iterator[list[ConfigError]]:
+    """Within the block `require` and `refuse` fill the list that is given, so that all mistakes can be said and not the first.
+
+    What was built from refused values must not be used.
+    """
+    found: list[ConfigError] = []
+    token = _COLLECTED.set(found)
+    try:
+        yield found
+    finally:
+        _COLLECTED.reset(token)

@@ -100,7 +100,7 @@ class DeltaCLI(LightningCLI):
             self.data_class,
             save_config_callback=RunConfig,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults=TRAINER_DEFAULTS | {"callbacks": [GracefulStop(), resume.PresentOptimizer()]},
+            trainer_defaults=TRAINER_DEFAULTS | {"callbacks": [resume.PresentOptimizer()]},
             seed_everything_default=0,
             parser_class=DeltaParser,
             args=list(args),
@@ -127,6 +127,7 @@ class DeltaCLI(LightningCLI):
         parser.add_lightning_class_args(RolloutCheckpoint, "checkpoint")
         parser.add_lightning_class_args(HFExport, "export")
         parser.add_lightning_class_args(RunReport, "report")
+        parser.add_lightning_class_args(GracefulStop, "stop")
         parser.set_defaults(PUBLISHED_METHOD)
         parser.link_arguments("model.micro_batches", "trainer.accumulate_grad_batches")
         parser.link_arguments("model.seed", "seed_everything")
@@ -256,6 +257,10 @@ def _parse_and_run(args: Sequence[str]) -> int:
 
         DeltaParser.roots["assigners"] = list[CreditAssigner]
         AblateCLI(each_appends(args))
+    elif args[:1] == ["plan"]:
+        from delta_lightning.cli.plan import PlanCLI
+
+        return PlanCLI(args).code
     else:
         DeltaCLI(args)
     return 0

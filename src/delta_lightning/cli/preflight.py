@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import Strategy
 
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, refuse
 from delta_lightning.strategies import FSDP2Strategy
 from delta_lightning.trainer.checks import check_prompt_count, check_room
 from delta_lightning.trainer.datamodule import PromptData
@@ -37,14 +37,14 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     for name, fine, remedy in CONTRADICTIONS:
         value = settings.get(name)
         if value not in fine:
-            raise ConfigError(f"trainer.{name}", wanted=str(fine[-1]), got=repr(value), remedy=remedy)
+            refuse(ConfigError(f"trainer.{name}", wanted=str(fine[-1]), got=repr(value), remedy=remedy))
     strategy = settings.get("strategy")
     name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2].lower()
     if name.startswith("fsdp") and not name.startswith("fsdp2"):
-        raise ConfigError(
+        refuse(ConfigError(
             "trainer.strategy", wanted="fsdp2", got=str(name),
             remedy="Lightning's fsdp is FSDP1, which can neither sample nor clip here: use --trainer.strategy=fsdp2.",
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 def check_checkpoint(ckpt_path: str | None, strategy: Strategy) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, refuse
 
 if TYPE_CHECKING:
     from delta_lightning.trainer.step import Parts
@@ -56,4 +56,4 @@ def check_compatible(parts: Parts) -> None:
 
 
 def _refuse(where: str, wanted: str, got: str, remedy: str) -> None:
-    raise ConfigError(where, wanted=wanted, got=got, remedy=remedy)
+    refuse(ConfigError(where, wanted=wanted, got=got, remedy=remedy))

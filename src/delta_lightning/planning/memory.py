@@ -1,0 +1,184 @@
+"""Bytes of each device, phase by phase: what stays, and what comes on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from delta_lightning.planning.dry import Pass, Peaks
+from delta_lightning.planning.flops import Shape
+from delta_lightning.planning.kept import OptimizerCost, Weights
+from delta_lightning.planning.machine import Machine
+from delta_lightning.planning.rollouts import StepSizes
+from delta_lightning.planning.trial import CreditCost
+from delta_lightning.samplers.segments import room_for
+from delta_lightning.trainer.cache import HiddenCache, Place
+
+ADAMW = 8.0  # bytes per element of an optimiser that could not be tried: two moments in float32
+LOGITS = 3  # [n, V] of float32 that a draw of the next tokens holds at a time
+POSITION = 30  # bytes per position of a rollout batch: ids 8, masks 2, five float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A phase of a rollout step: its name, and bytes by what they are, beyond what stays."""
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """All of them."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one device. `host` is main memory of one rank, where something is kept there on purpose."""
+
+    stays: dict[str, int]
+    phases: list[Phase]
+    host: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> Phase:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda phase: phase.bytes)
+
+    @property
+    def bytes(self) -> int:
+        """What stays, and the most that a phase adds."""
+        return sum(self.stays.values()) + self.peak.bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """Everything that memory follows.
+
+    Attributes:
+        weights, shape: of the model. optimizer: None if it could not be tried. sizes: of the step.
+        scoring, updating: of its largest micro-batch. prefill: of the sampler's passes over prompts, if the policy samples.
+        credit: what it takes beside the cache. caches_hidden: a part reads hidden states. reference: a frozen copy is kept.
+        sampler: bytes of an engine of its own on the device. sampler_rows: most rows that the policy decodes at a time.
+        sampler_cache: their most bytes of keys and values.
+    """
+
+    weights: Weights
+    shape: Shape
+    optimizer: OptimizerCost | None
+    machine: Machine
+    sizes: StepSizes
+    scoring: Peaks
+    updating: Peaks
+    prefill: Peaks | None
+    credit: CreditCost
+    cache: HiddenCache
+    caches_hidden: bool
+    reference: bool
+    sampler: int
+    sampler_rows: int
+    sampler_cache: int
+
+
+def memory_of(demand: Demand) -> Memory:
+    """The whole account.
+
+    Stays, over R ranks if sharded (else R = 1): parameters and gradients (which Lightning lets go only when the next update's
+    first backward pass begins) of the trained ones, each of their bytes / R; the optimiser's state per element times the
+    trained elements / R; the reference policy's parameters over all ranks, whatever the strategy.
+    """
+    d, machine, weights = demand, demand.machine, demand.weights
+    cut = machine.ranks if machine.sharded else 1
+    state = ADAMW if d.optimizer is None else d.optimizer.state
+    shards = {
+        "parameters": weights.total // cut, "gradients": weights.trained // cut,
+        "optimiser state": round(state * weights.trained_count / cut),
+    }  # fmt: skip
+    stays, host = ({}, shards) if machine.offload else (shards, {})
+    stays, host = dict(stays), dict(host)
+    if d.reference:
+        stays["reference policy"] = weights.total // machine.ranks
+    if d.sampler:
+        stays["sampler's engine"] = d.sampler
+    stays["rollout batch"] = POSITION * d.sizes.rank_sequences * d.sizes.length
+    place, cached = hidden_cache(d)
+    if place is Place.HOST:
+        host["hidden states"] = cached
+    held = {"hidden states (cache)": cached} if place is Place.DEVICE else {}
+    gathered = _gathered(d, training=False)
+    scoring = gathered | {"activations and head chunk": d.scoring.forward}
+    again = scoring if place is Place.RECOMPUTED and d.caches_hidden else {}
+    phases = [
+        Phase(name="sampling", parts=_sampling(d)),
+        Phase(name="scoring", parts=scoring | held),
+        Phase(name="credit", parts=again | held | {"credit": d.credit.bytes(d.sizes.rank_trained)}),
+        Phase(name="update", parts=_gathered(d, training=True) | _update(d)),
+        Phase(name="optimiser step", parts={"temporaries": _step(d) // cut}),
+        Phase(name="weight sync", parts={"tensors on their way": 2 * 4 * weights.largest if d.machine.sharded else 0}),
+    ]
+    return Memory(stays=stays, phases=phases, host=host)
+
+
+def hidden_cache(d: Demand) -> tuple[Place, int]:
+    """Where N hidden states of width D go (`HiddenCache.place`), and their bytes: N D times the bytes of an element."""
+    if not d.caches_hidden:
+        return Place.RECOMPUTED, 0
+    size = {"model": d.machine.compute_bytes, "bfloat16": 2, "float32": 4}[d.cache.dtype]
+    wanted = d.sizes.rank_trained * d.shape.hidden * size
+    if wanted <= d.cache.device_gib * 2**30:
+        return Place.DEVICE, wanted
+    return (Place.HOST, wanted) if wanted <= d.cache.host_gib * 2**30 else (Place.RECOMPUTED, 0)
+
+
+def _gathered(d: Demand, *, training: bool) -> dict[str, int]:
+    """Whole parameters of a sharded model, b bytes each: embedding and head, and two layers, one being fetched ahead.
+
+    Without resharding all layers stay. An update adds the gradients of the root and of a layer before they are summed over
+    ranks, and a layer's on their way; all of them, in the dtype of the sum, where micro-batches add up in whole gradients.
+    """
+    if not d.machine.sharded:
+        return {}
+    b, weights = d.machine.compute_bytes, d.weights
+    layers = 2 * weights.layer if d.machine.reshard else weights.count - weights.root
+    found = {"gathered parameters": b * (weights.root + layers)}
+    if training and weights.trained_count:
+        share = weights.trained_count / weights.count
+        whole = b * (weights.root + weights.layer) + d.machine.reduce_bytes * weights.layer
+        whole += d.machine.reduce_bytes * weights.count if d.machine.unsharded_gradients else 0
+        found["gradients before their sum over ranks"] = round(share * whole)
+    return found
+
+
+def _update(d: Demand) -> dict[str, int]:
+    """The larger of both halves of a micro-batch; with one micro-batch its gradients replace those that stay."""
+    made = d.weights.trained if d.sizes.micro_batches == 1 and not d.machine.sharded else 0
+    peak = max(d.updating.forward, d.updating.backward - made)
+    kept = min(d.updating.kept, peak)
+    return {"activations kept for the backward pass": kept, "head chunk, layer at work, gradients": peak - kept}
+
+
+def _step(d: Demand) -> int:
+    """An optimiser's temporaries: of its largest parameter, on GPUs (where it updates them together) of all."""
+    per_element = 4.0 if d.optimizer is None else d.optimizer.step
+    return round(per_element * (d.weights.trained_count if d.machine.gpu else d.weights.largest))
+
+
+def _sampling(d: Demand) -> dict[str, int]:
+    """The policy's own decoding; nothing where an engine of its own samples.
+
+    Keys and values: rows x columns x 2 layers x (width of keys), with room for columns to come, doubled while they are copied;
+    prefill: a pass over as many prompts as fit; draws: the logits of a chunk of rows. Sharded models are whole meanwhile.
+    """
+    if d.prefill is None:
+        return {"none beside the engine": 0}
+    rows = min(d.sampler_rows, d.sizes.rank_sequences)
+    columns = room_for(d.sizes.length)
+    per_column = 2 * len(d.shape.windows) * d.shape.key_value_width * d.machine.compute_bytes
+    cache = min(rows * columns * per_column, d.sampler_cache)
+    logits = min(rows * d.shape.vocabulary * 4, 1 << 28) * LOGITS
+    whole = {"gathered parameters": d.weights.count * d.machine.compute_bytes} if d.machine.sharded else {}
+    return whole | {"keys and values, twice while copied": 2 * cache, "prefill or draws": max(d.prefill.forward, logits)}
+
+
+def prefill_pass(prompt_tokens: int, prompts: int, budget: int) -> Pass:
+    """Prompts that one forward pass over them takes: at most `budget` tokens, one prompt at least."""
+    return Pass(rows=max(1, min(prompts, budget // max(1, prompt_tokens))), columns=max(2, prompt_tokens), trained=1)
