@@ -77,3 +77,23 @@ def test_errors_name_the_source(tmp_path: Path) -> None:
 def test_refusals(sources: dict[str, PromptSource]) -> None:
     with pytest.raises(ConfigError, match=r"Mixture\.sources"):
         Mixture(sources=sources)
+
+
+def test_weights_are_shares_of_every_source() -> None:
+    sources = {"a": Arithmetic(), "b": Arithmetic()}
+    assert Mixture(sources=sources, weights={"a": 3, "b": 1}).shares() == {"a": 3, "b": 1}
+    assert Mixture(sources=sources).shares() == {}
+    with pytest.raises(ConfigError, match=r"Mixture\.weights: wanted a weight for each of a, b"):
+        Mixture(sources=sources, weights={"a": 1})
+    with pytest.raises(ConfigError, match=r"Mixture\.weights: wanted weights above 0"):
+        Mixture(sources=sources, weights={"a": 1, "b": 0})
+
+
+def test_every_problem_whatever_its_split(tmp_path: Path) -> None:
+    mixture = Mixture(sources={"a": Table(path=table(tmp_path, "a", 6)), "b": Arithmetic(num_train=3, num_held_out=2)},
+                      path=str(tmp_path))  # fmt: skip
+    problems = list(mixture.every())
+    assert [p.id for p in problems[:6]] == [f"a/a.jsonl:{n}" for n in range(1, 7)]
+    assert Counter(p.source for p in problems) == {"a": 6, "b": 5}
+    with pytest.raises(ConfigError, match="bad: data path"):
+        list(Mixture(sources={"bad": Table(path="nothing.jsonl")}).every())

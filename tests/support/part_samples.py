@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from delta_lightning.credit import Compose, Delta
-from delta_lightning.data import Arithmetic, Mixture
+from delta_lightning.data import Arithmetic, ColumnValue, Decontaminate, Mixture
 from delta_lightning.samplers import RecordedSampler, RecordingSampler, VLLMServerSampler
 from delta_lightning.samplers.tape import TapeWriter, tape_path
 from delta_lightning.types import Example, Status
@@ -31,6 +31,8 @@ from support.judge_server import JudgeServer
 BOXED = RegexFormat(pattern=r"(?s).*\\boxed\{.*", match="full")
 MAKERS: dict[str, Callable[[], Any]] = {
     "Compose": lambda: Compose(assigners=(Delta(),)),
+    "ColumnValue": lambda: ColumnValue(column="topic", keep=("algebra",)),
+    "Decontaminate": lambda: Decontaminate(against={"sums": Arithmetic()}),
     "Mixture": lambda: Mixture(sources={"sums": Arithmetic()}),
     "FirstPlace": lambda: FirstPlace(places=(LastBox(), LastLine())),
     "WeightedSum": lambda: WeightedSum(

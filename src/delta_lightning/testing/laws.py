@@ -16,6 +16,7 @@ from delta_lightning.interfaces import (
     CreditAssigner,
     Penalty,
     PolicyLoss,
+    ProblemFilter,
     Reduction,
     RewardShaping,
     RolloutCorrection,
@@ -25,6 +26,7 @@ from delta_lightning.interfaces import (
 )
 from delta_lightning.testing.compare import TOLERANCE, check_tensor, close
 from delta_lightning.testing.parts import SEAMS, check_part, concrete_parts, seam_of
+from delta_lightning.testing.problem_laws import check_problem_filter
 from delta_lightning.testing.step_laws import (
     CUTS,
     check_advantage,
@@ -52,6 +54,7 @@ CHECKS: dict[type, Callable[[Any], None]] = {
     GradientProxy: check_proxy,
     Penalty: check_penalty,
     PolicyLoss: check_loss,
+    ProblemFilter: check_problem_filter,
     Reduction: check_reduction,
     RewardShaping: check_shaping,
     RolloutCorrection: check_correction,
@@ -76,7 +79,8 @@ def check(part: Any, examples: Sequence[Example] = ()) -> None:
 
 __all__ = [
     "CHECKS", "CUTS", "SEAMS", "TOLERANCE", "at_log_ratio", "check", "check_advantage", "check_correction",
-    "check_credit", "check_extraction", "check_filter", "check_loss", "check_part", "check_penalty", "check_proxy",
+    "check_credit", "check_extraction", "check_filter", "check_loss", "check_part", "check_penalty",
+    "check_problem_filter", "check_proxy",
     "check_reduction", "check_shaping", "check_step_part", "check_tensor", "check_verifier", "check_weighting", "close",
     "concrete_parts", "drift", "seam_of",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ class Difficulty(ProblemFilter):
     The number is a field of `Table.columns`, for example `columns: {question: ..., answer: ..., difficulty: difficulty}`.
 
     Args:
-        column: name of the field. low, high: bounds, both kept.
+        column: name of the field. low: least number that is kept. high: largest.
         source: only problems of this data set; those of others are kept. None: of all.
     """
 
