@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningCLI
 import delta_lightning
 from delta_lightning import interfaces
 from delta_lightning.cli import app, resume
+from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.backbone import Backbone
 from delta_lightning.models.layout import RowLayout
 from support.cli import Invoke
@@ -151,7 +152,7 @@ def test_every_part_of_the_package_is_known() -> None:
     for package in app.PARTS:
         importlib.import_module(f"delta_lightning.{package}")
     seams = [seam for _, seam in inspect.getmembers(interfaces, inspect.isclass) if inspect.isabstract(seam)]
-    seams += [Backbone, RowLayout]
+    seams += [Backbone, RowLayout, Adapter]
     seams.remove(interfaces.SamplerSession)  # opened by a part, and no part itself
     known = {(cls.__module__, cls.__qualname__) for seam in seams for cls in _below(seam)}
     modules = [info.name for info in pkgutil.walk_packages(delta_lightning.__path__, "delta_lightning.")]

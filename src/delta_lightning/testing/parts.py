@@ -12,7 +12,7 @@ from typing import Any
 
 from delta_lightning import interfaces
 from delta_lightning.credit.proxies import GradientProxy
-from delta_lightning.models import RowLayout
+from delta_lightning.models import Adapter, RowLayout
 from delta_lightning.types import Need
 from delta_lightning.verifiers.extraction.extraction import Extraction
 
@@ -32,7 +32,7 @@ SEAMS: tuple[type, ...] = (
     interfaces.PromptSource, interfaces.Sampler, interfaces.Verifier, interfaces.RewardShaping, interfaces.RolloutFilter,
     interfaces.AdvantageEstimator, interfaces.RolloutCorrection, interfaces.CreditAssigner, interfaces.TokenWeighting,
     interfaces.PolicyLoss, interfaces.Penalty, interfaces.Reduction, GradientProxy, Extraction, RowLayout,
-    interfaces.ProblemFilter,
+    interfaces.ProblemFilter, Adapter,
 )  # fmt: skip
 
 
