@@ -88,7 +88,7 @@ def test_shares_hold_over_passes() -> None:
 
 def test_a_weight_that_a_data_set_cannot_fill_is_refused() -> None:
     prepared().check_shares(60)
-    with pytest.raises(ConfigError, match=r"a weight of 'short' that its 20 prompts can fill.*of 400 prompts in a rollout step"):
+    with pytest.raises(ConfigError, match=r"a weight of 'short' that its 20 prompts can fill.*of 400 prompts in a"):
         prepared().check_shares(400)
 
 

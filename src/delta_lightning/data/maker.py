@@ -111,7 +111,7 @@ class DrawnPrompts(Sequence["Prompt | None"]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         try:
-            made = self._made(self.problems[index])
+            made = self._at(index)
         except ConfigError as error:
             raise RunError(f"a row that was drawn cannot be used: {error}") from error
         if isinstance(made, Prompt):
@@ -119,8 +119,14 @@ class DrawnPrompts(Sequence["Prompt | None"]):
         self.left_out[made] += 1
         return None
 
-    def _made(self, problem: Problem) -> Prompt | str:
-        """The prompt of a problem, or what left it out. Raises `ConfigError` where it can neither be used nor left out."""
+    def _at(self, index: int) -> Prompt | str:
+        """A prompt, or what left it out. Raises `ConfigError` where a row can neither be used nor left out."""
+        try:
+            problem = self.problems[index]
+        except ConfigError:
+            if self.maker.skip_unusable:
+                return "malformed row"
+            raise
         for name, keep in self._opened:
             if not keep([problem])[0]:
                 return name
@@ -133,7 +139,7 @@ class DrawnPrompts(Sequence["Prompt | None"]):
         """Every `stride`-th prompt, not counted in `left_out`; None where a row cannot be used, for whatever reason."""
         for place in range(0, len(self), stride):
             try:
-                made = self._made(self.problems[place])
+                made = self._at(place)
             except ConfigError:
                 yield None
             else:
@@ -142,7 +148,7 @@ class DrawnPrompts(Sequence["Prompt | None"]):
     def first(self, rows: int) -> list[Prompt]:
         """Prompts of the first rows: what is checked before a run. Raises `ConfigError`: none, or one that cannot be used."""
         rows = min(rows, len(self))
-        made = [self._made(self.problems[place]) for place in range(rows)]
+        made = [self._at(place) for place in range(rows)]
         prompts = [each for each in made if isinstance(each, Prompt)]
         if not prompts:
             counts = Counter(each for each in made if isinstance(each, str))

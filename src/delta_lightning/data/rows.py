@@ -77,19 +77,30 @@ def _parquet(file: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise ConfigError(f"data file {file}", wanted="a Parquet file", got=str(error), remedy=remedy) from error
 
 
-def hub_rows(name: str, config: str | None, split: str, columns: Sequence[str]) -> Iterator[Row]:
+def hub_rows(name: str, config: str | None, revision: str | None, split: str, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of a Hub data set (or of a folder that `datasets` knows). Raises `ConfigError` where it cannot be had."""
+    for number, values in enumerate(hub_table(name, config, revision, split, columns), 1):
+        yield Row(where=f"{split}:{number}", values=values)
+
+
+def hub_table(name: str, config: str | None, revision: str | None, split: str, columns: Sequence[str]) -> Any:
+    """A split of a Hub data set with these columns, on disk (`datasets.Dataset`). Raises `ConfigError`."""
     import datasets
 
+    what = f"data set {name!r}, split {split!r}"
     try:
-        table = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError) as error:
-        remedy = "Check name, configuration and split and the network, or download the data set and set path."
+        table = datasets.load_dataset(name, config, split=split, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"data set {name!r}, split {split!r}", wanted="a data set", got=got, remedy=remedy) from error
-    require_columns(f"data set {name!r}, split {split!r}", table.column_names, columns)
-    for number, values in enumerate(table, 1):
-        yield Row(where=f"{split}:{number}", values=values)
+        raise ConfigError(what, wanted="a data set", got=got, remedy=_hub_remedy(datasets)) from error
+    require_columns(what, table.column_names, columns)
+    return table.select_columns(list(columns))
+
+
+def _hub_remedy(datasets: Any) -> str:
+    if datasets.config.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, so only what was fetched before can be read: unset it once to fetch the data set."
+    return "Check name, configuration, revision and split and the network, or download the data set and set path."
 
 
 def require_columns(what: str, present: Mapping[str, Any] | Sequence[str], columns: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from math import isfinite
 from pathlib import Path
@@ -33,6 +34,7 @@ class Table(PromptSource):
         path: a .jsonl or .parquet file, or a folder of them.
         hub: name of a Hub data set, instead of a path.
         hub_config: configuration of the Hub data set, for example "main" for openai/gsm8k.
+        revision: commit, tag or branch of the Hub data set; a commit keeps the data what they are. None: the newest.
         train_file: file names in the folder, a glob pattern; None takes "train*", or the only data file that there is. Unused
             if `path` is a file. With `hub`, ignored.
         held_out_file: file names, in the folder, of the held-out problems; None splits them off the training files.
@@ -53,6 +55,7 @@ class Table(PromptSource):
     path: str | None = None
     hub: str | None = None
     hub_config: str | None = None
+    revision: str | None = None
     train_file: str | None = None
     held_out_file: str | None = None
     train_split: str = "train"
@@ -115,9 +118,9 @@ class Table(PromptSource):
             remedy = "Set one of them, for example --data.path=FOLDER."
             raise ConfigError("Table", wanted="either path or hub", got=got, remedy=remedy)
         if self.path is not None:
-            train, held_out = self._files()
+            train, held_out = self.files()
             for file in (*train, *held_out):
-                if next(read_rows(file, self._wanted_columns()), None) is None:
+                if next(read_rows(file, self.wanted_columns()), None) is None:
                     raise ConfigError(f"data file {file}", wanted="at least 1 row", got="0", remedy="Check the file.")
 
     def problems(self, split: str) -> Sequence[Problem]:
@@ -127,7 +130,7 @@ class Table(PromptSource):
         chosen = train if split == "train" else held_out
         if not chosen:
             raise ConfigError(
-                f"data {self._name()}, split {split}",
+                f"data {self.name()}, split {split}",
                 wanted="at least 1 problem",
                 got="0",
                 remedy="Check the files; held_out_rows and overlap also take rows away.",
@@ -137,32 +140,33 @@ class Table(PromptSource):
     def every(self) -> Iterator[Problem]:
         """All rows of the training files and of the held-out ones, one after the other; none is split off."""
         self.check()
-        train, held_out = self._rows()
-        return (self._problem(row) for row in chain(train, held_out or ()))
+        train, held_out = self.rows()
+        return (self.problem(row) for row in chain(train, held_out or ()))
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _both(self) -> tuple[list[Problem], list[Problem]]:
         self.check()
-        train_rows, held_out_rows = self._rows()
-        train = [self._problem(row) for row in train_rows]
+        train_rows, held_out_rows = self.rows()
+        train = [self.problem(row) for row in train_rows]
         if held_out_rows is None:
             train, held_out = split_off(train, self.held_out_rows)
         else:
-            held_out = [self._problem(row) for row in held_out_rows]
-        refuse_duplicates([*train, *held_out], self._name())
+            held_out = [self.problem(row) for row in held_out_rows]
+        refuse_duplicates([*train, *held_out], self.name())
         return self._without_overlap(train, held_out), held_out
 
-    def _rows(self) -> tuple[Iterator[Row], Iterator[Row] | None]:
-        columns = self._wanted_columns()
+    def rows(self) -> tuple[Iterator[Row], Iterator[Row] | None]:
+        """Rows of the training files and of the held-out ones, lazily; None where problems are split off."""
+        columns = self.wanted_columns()
         if self.hub is not None:
-            rest = None if self.held_out_split is None else hub_rows(self.hub, self.hub_config, self.held_out_split, columns)
-            return hub_rows(self.hub, self.hub_config, self.train_split, columns), rest
-        train, held_out = self._files()
+            hub = partial(hub_rows, self.hub, self.hub_config, self.revision, columns=columns)
+            return hub(self.train_split), None if self.held_out_split is None else hub(self.held_out_split)
+        train, held_out = self.files()
         rows = (row for file in train for row in read_rows(file, columns))
         return rows, (row for file in held_out for row in read_rows(file, columns)) if held_out else None
 
-    def _files(self) -> tuple[list[Path], list[Path]]:
+    def files(self) -> tuple[list[Path], list[Path]]:
         """Training files and held-out files (empty where problems are split off). Raises `ConfigError`."""
         path = Path(self.path or "").expanduser()
         if not path.exists():
@@ -185,15 +189,18 @@ class Table(PromptSource):
             return only
         return _matching(folder, self.train_file or "train*", "train_file")
 
-    def _wanted_columns(self) -> list[str]:
+    def wanted_columns(self) -> list[str]:
+        """Columns that are read."""
         return list(dict.fromkeys(self.columns.values()))
 
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Of the data set, in metrics."""
         return self.source or self.hub or Path(self.path or "").stem
 
     # One row ---------------------------------------------------------------------------------------------------------
 
-    def _problem(self, row: Row) -> Problem:
+    def problem(self, row: Row) -> Problem:
+        """What a row with the wanted columns says. Raises `ConfigError` where it cannot be used."""
         values = {name: row.values[column] for name, column in self.columns.items()}
         question = values["question"]
         if not isinstance(question, str) or not question.strip():
@@ -208,7 +215,7 @@ class Table(PromptSource):
             id=str(identity),
             question=self._question(row, values),
             reference={name: value for name, value in values.items() if name not in NOT_REFERENCE},
-            source=self._name(),
+            source=self.name(),
             solution=solution if isinstance(solution, str) and solution.strip() else None,
         )
 
@@ -246,7 +253,7 @@ class Table(PromptSource):
         if shared and self.overlap == "error":
             got = f"{len(shared)} training problems that are also held out (ids {', '.join(shared[:5])})"
             remedy = "Remove them, or set overlap: drop to train without them."
-            raise ConfigError(f"data {self._name()}", wanted="different problems in both splits", got=got, remedy=remedy)
+            raise ConfigError(f"data {self.name()}", wanted="different problems in both splits", got=got, remedy=remedy)
         return [problem for problem in train if problem.question not in questions]
 
 
