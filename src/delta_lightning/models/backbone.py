@@ -5,7 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from delta_lightning.models.weight_files import WeightFiles
 
 Demonstration = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -67,6 +70,13 @@ class Backbone(ABC):
     @abstractmethod
     def load(self, context: LoadContext) -> Any:
         """The model, on the CPU and in evaluation mode; float32 unless the options say otherwise."""
+
+    def weight_files(self, context: LoadContext) -> WeightFiles | None:
+        """The files from which every rank can read its own rows of the model; None if it must be loaded as a whole.
+
+        The model that comes of them is the one that `load` gives. Raises `ConfigError` if they cannot be had.
+        """
+        return None
 
     @abstractmethod
     def meta(self) -> Any:

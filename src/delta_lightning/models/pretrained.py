@@ -11,9 +11,11 @@ from typing import Any, Literal
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.models.architecture import meta_model, read_architecture
 from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.sharding import device_of, enter
+from delta_lightning.models.weight_files import INDEX, WeightFiles, differing_names, refuse_other_shapes, tensor_files
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-INDEX = "model.safetensors.index.json"
+FETCHED = ["config.json", "generation_config.json", "model.safetensors", "model-*.safetensors", INDEX]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -94,18 +96,44 @@ class Pretrained(Backbone):
 
         context.tick(f"loading {self.path}", 0, 1)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(
                 self._source(),
                 revision=self.revision,
                 dtype=getattr(torch, self.dtype),
                 attn_implementation=self.attn_implementation,
                 use_safetensors=True,
+                output_loading_info=True,
             )
         except (OSError, ValueError, ImportError) as error:
             raise self._not_loaded("a causal language model", error) from error
         context.tick(f"loading {self.path}", 1, 1)
+        _refuse_other_names(sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), self.path)
+        if model.config.tie_word_embeddings and model.lm_head.weight is not model.model.embed_tokens.weight:
+            raise untied(self.path)
         refuse_other_heads(model.eval(), self.path)
         return model
+
+    def weight_files(self, context: LoadContext) -> WeightFiles | None:
+        """See `Backbone.weight_files`; None where `transformers` must rename or convert tensors. Fetches a model of the Hub."""
+        import torch
+        from transformers import AutoConfig, GenerationConfig
+
+        folder = self._folder() or self._fetched()
+        try:
+            config = AutoConfig.from_pretrained(folder, attn_implementation=self.attn_implementation)
+            generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+        except (OSError, ValueError) as error:
+            raise self._not_loaded("a causal language model", error) from error
+        files = tensor_files(folder)
+        shapes = {name: tuple(value.shape) for name, value in meta_model(folder).named_parameters()}
+        if files is None or any(differing_names(files, shapes, tied=config.tie_word_embeddings)):
+            return None
+        refuse_other_shapes(files, shapes, f"model {self.path}")
+        return WeightFiles(
+            config=config, dtype=getattr(torch, self.dtype), generation=generation, files=files,
+            accept=lambda model: refuse_other_heads(model, self.path), untied=lambda: untied(self.path),
+            tick=lambda done, total: context.tick(f"loading {self.path}", done, total),
+        )  # fmt: skip
 
     def meta(self) -> Any:
         """The model on the meta device, from `architecture` if it is set, else from the folder's config.json."""
@@ -130,6 +158,15 @@ class Pretrained(Backbone):
             remedy = "Check the path; a Hub name looks like Qwen/Qwen3-8B-Base."
             raise ConfigError("model path", wanted="a folder or a Hub name", got=got, remedy=remedy)
         return None
+
+    def _fetched(self) -> Path:
+        """The folder of a Hub model in the cache; ranks of one machine wait for the one that fetches it."""
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=FETCHED))
+        except (OSError, ValueError) as error:
+            raise self._not_loaded("a causal language model", error) from error
 
     def _source(self) -> str:
         folder = self._folder()
@@ -158,11 +195,14 @@ def refuse_other_heads(model: Any, path: str) -> None:
     if getattr(model.config, "final_logit_softcapping", None) is not None:
         got = "a soft cap on the logits"  # small logits would not show it
     elif hasattr(model, "model") and hasattr(model, "lm_head"):
-        ids = torch.arange(8)[None] % model.config.vocab_size
+        ids = torch.arange(8, device=device_of(model))[None] % model.config.vocab_size
+
+        def product(model: Any) -> Any:
+            return head_logits(model.model(input_ids=ids, use_cache=False).last_hidden_state, model.lm_head.weight, 1.0)
+
         with torch.no_grad():
             want = model(input_ids=ids, use_cache=False).logits
-            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-            ours = head_logits(hidden, model.lm_head.weight, 1.0)
+            ours = enter(model, product)
         worst = float((torch.log_softmax(want.to(ours.dtype), -1) - torch.log_softmax(ours, -1)).abs().max())
         if worst < (1e-3 if want.dtype in (torch.float32, torch.float64) else 0.1):
             return
@@ -170,6 +210,25 @@ def refuse_other_heads(model: Any, path: str) -> None:
     raise ConfigError(
         f"model.backbone {path} ({type(model).__name__})", wanted="a model whose logits are lm_head.weight @ hidden", got=got,
         remedy="Qwen3 and Olmo3 are; heads with a bias, a scale or a soft cap are not supported.",
+    )  # fmt: skip
+
+
+def _refuse_other_names(missing: list[str], beyond: list[str], path: str) -> None:
+    """Refuses weights without some tensors of the model, which would be drawn at random, or with others. Raises `ConfigError`."""
+    for names, got in ((missing, "without"), (beyond, "with")):
+        if names:
+            raise ConfigError(
+                f"model {path}", wanted="the tensors that its config.json describes, and no others",
+                got=f"weights {got} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
+                remedy="Fetch config and weights again: they do not belong together.",
+            )  # fmt: skip
+
+
+def untied(path: str) -> ConfigError:
+    """Says that a model's head is not its embedding, though its config ties them."""
+    return ConfigError(
+        f"model {path}", wanted="a head equal to the embedding, since config.json ties them", got="another head",
+        remedy="Set tie_word_embeddings to false in its config.json.",
     )  # fmt: skip
 
 

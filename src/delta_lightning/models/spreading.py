@@ -14,6 +14,9 @@ from delta_lightning.errors import RunError
 from delta_lightning.models.adapted import adapter_of, attached
 from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.sharding import Sharding, device_of, sharding_of
+from delta_lightning.models.weight_files import WeightFiles
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,7 @@ class _Plan:
     config: Any
     dtype: torch.dtype
     buffers: dict[str, Tensor]
+    generation: Any
     adapter: Adapter | None = None
 
 
@@ -64,6 +68,66 @@ def spread(load: Callable[[], Any], sharding: Sharding, share: Callable[[Any], A
 
 
 @torch.no_grad()
+def spread_files(files: WeightFiles, sharding: Sharding, adapter: Adapter | None) -> Any:
+    """The model in the files, cut over all ranks, with the adapter inserted; its own values are drawn afterwards.
+
+    Each rank reads the rows that it holds, and holds at most one tensor's rows twice: no rank has the whole model at any time.
+    Not collective: each rank works by itself.
+
+    Raises:
+        ConfigError: the files hold a head that is not the embedding, though the config says that the two are tied.
+    """
+    config = files.config
+    plan = _Plan(
+        config=config, dtype=files.dtype, buffers=_computed_buffers(files), generation=files.generation, adapter=adapter
+    )
+    model = _empty(plan, sharding)
+    names = ((name if adapter is None else adapter.base_name(name), value) for name, value in model.named_parameters())
+    shards = {name: value for name, value in names if name is not None}
+    if config.tie_word_embeddings and HEAD in files.files:
+        shards[HEAD] = shards[EMBEDDING]
+    wanted = {name: _rows(value, sharding.mesh) for name, value in shards.items()}
+    first = None  # rows of embedding or head, whichever came first
+    for name, rows in files.rows({name: rows for name, rows in wanted.items() if rows.stop > rows.start}):
+        if HEAD in wanted and shards[name] is shards[HEAD]:
+            first = rows if first is None else first
+            if not torch.equal(first, rows):
+                raise files.untied()
+        shards[name].to_local().copy_(rows)
+    return model
+
+
+def _rows(shard: Any, mesh: Any) -> slice:
+    """The rows of a parameter that this rank holds: ranks take ceil(rows / ranks) each, the last ones fewer or none."""
+    count = shard.shape[0]
+    each = -(-count // mesh.size())
+    start = min(mesh.get_local_rank() * each, count)
+    stop = min(start + each, count)
+    assert shard.to_local().shape[0] == stop - start, "torch cut the parameter in another way"
+    return slice(start, stop)
+
+
+def _computed_buffers(files: WeightFiles) -> dict[str, Tensor]:
+    """Buffers that a model computes when it is built, such as rotary frequencies, without building the model."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            files.config, dtype=files.dtype, attn_implementation=files.config._attn_implementation
+        )
+    owners = [module for module in model.modules() if any(True for _ in module.buffers(recurse=False))]
+    for module in owners:
+        module.to_empty(device="cpu", recurse=False)
+        for buffer in module.buffers(recurse=False):
+            buffer.fill_(torch.nan if buffer.is_floating_point() else -1)
+        model._init_weights(module)
+    buffers = dict(model.named_buffers())
+    unknown = [name for name, buffer in buffers.items() if not buffer.isfinite().all()]
+    assert not unknown, f"transformers left {unknown[0]} without a value"
+    return buffers
+
+
+@torch.no_grad()
 def twin(model: Any) -> Any:
     """A copy of a sharded model, cut in the same way: each rank copies its own shards."""
     sharding = sharding_of(model)
@@ -76,7 +140,10 @@ def twin(model: Any) -> Any:
 
 def _plan_of(model: Any) -> _Plan:
     buffers = {name: buffer.detach().cpu() for name, buffer in model.named_buffers()}
-    return _Plan(config=model.config, dtype=model.lm_head.weight.dtype, buffers=buffers, adapter=adapter_of(model))
+    return _Plan(
+        config=model.config, dtype=model.lm_head.weight.dtype, buffers=buffers, generation=model.generation_config,
+        adapter=adapter_of(model),
+    )  # fmt: skip
 
 
 def _empty(plan: _Plan, sharding: Sharding) -> Any:
@@ -95,6 +162,7 @@ def _empty(plan: _Plan, sharding: Sharding) -> Any:
     model.to_empty(device="cpu" if sharding.offload else sharding.mesh.device_type)
     if plan.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
+    model.generation_config = plan.generation or model.generation_config
     device = device_of(model)
     for name in [name for name, _ in model.named_buffers()]:
         owner, _, leaf = name.rpartition(".")

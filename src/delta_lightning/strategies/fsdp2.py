@@ -13,14 +13,21 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint.api import CheckpointException
 
 from delta_lightning.errors import RunError, require
+from delta_lightning.models.adapted import adapter_off
+from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.sharding import Sharding, unsummed
-from delta_lightning.models.spreading import spread
+from delta_lightning.models.spreading import spread, spread_files
+from delta_lightning.models.weight_files import WeightFiles
 from delta_lightning.trainer.callbacks.atomic import beside, unwritten, whole
 from delta_lightning.trainer.callbacks.manifest import read_sums, write_manifest
 from delta_lightning.trainer.ranks import Ranks
 
 DTYPES = {"model": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 BOTH_BACKENDS = "cpu:gloo,cuda:nccl"  # shards in main memory are summed there too
+
+
+def _no_files() -> None:
+    return None
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -74,13 +81,25 @@ class FSDP2Strategy(ModelParallelStrategy):
             self._process_group_backend = self._process_group_backend or BOTH_BACKENDS
         super().setup_environment()
 
-    def place(self, load: Callable[[], Any]) -> Any:
-        """The model that `load` gives on rank 0, sharded over all ranks. Collective."""
+    def place(
+        self, load: Callable[[], Any], files: Callable[[], WeightFiles | None] = _no_files, adapter: Adapter | None = None
+    ) -> Any:
+        """The model, sharded over all ranks: from files of which each rank reads its part, else as `load` gives it on rank 0.
+
+        Collective.
+        """
         sharding = Sharding(
             mesh=self.device_mesh["data_parallel"], compute_dtype=DTYPES[self.compute_dtype],
             reduce_dtype=DTYPES[self.reduce_dtype], reshard_after_forward=self.reshard_after_forward, offload=self.cpu_offload,
         )  # fmt: skip
-        return spread(load, sharding, self.broadcast)
+        with self._together("the model could not be loaded"):
+            found = files()
+            policy = None if found is None else spread_files(found, sharding, adapter)
+        if found is None:
+            return spread(load, sharding, self.broadcast)
+        with adapter_off(policy):  # its values are not drawn yet
+            found.accept(policy)
+        return policy
 
     def model_to_device(self) -> None:
         """The policy is where it belongs since it was placed; the module only needs to know where that is."""
@@ -119,7 +138,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         self.barrier("renamed")
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def _together(self, failed: str = "the checkpoint could not be written") -> Iterator[None]:
         """What fails on one rank fails on all, so that none waits for it. Collective."""
         done = False
         try:
@@ -128,7 +147,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         finally:
             everywhere = self.reduce_boolean_decision(done)
         if not everywhere:
-            raise RunError("the checkpoint could not be written by every rank; the one that failed says why")
+            raise RunError(f"{failed} by every rank; the one that failed says why")
 
 
 @contextmanager

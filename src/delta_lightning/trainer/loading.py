@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from delta_lightning.models.adapted import attached, described, initialise
@@ -23,7 +24,10 @@ def load_policy(
     def load() -> Any:
         return attached(backbone.load(context), adapter)
 
-    policy = strategy.place(load) if isinstance(strategy, Placement) else load()
+    if isinstance(strategy, Placement):
+        policy = strategy.place(load, partial(backbone.weight_files, context), adapter)
+    else:
+        policy = load()
     keep_trained_only(initialise(policy, context.seed))
     for line in described(policy):
         context.say(line)

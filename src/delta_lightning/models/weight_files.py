@@ -1,0 +1,93 @@
+"""A model in safetensors files, of which each rank reads its rows and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from delta_lightning.errors import ConfigError
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+Shapes = Mapping[str, tuple[int, ...]]
+DROPPED = re.compile(r"rotary_emb\.inv_freq$")  # of old files; the model computes them
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFiles:
+    """What a rank needs to build a model from its files: small, without a tensor.
+
+    Attributes:
+        config: the `transformers` config, with the attention kernel chosen.
+        dtype: of the parameters, whatever it is in the files.
+        generation: the folder's generation config, if it has one.
+        files: where each tensor lies, by the model's names; a tied head may be among them.
+        accept: refuses the finished model if the trainer cannot work with it. Raises `ConfigError`. Collective under sharding.
+        untied: what to raise when the files hold a head that is not the embedding, though the config ties them.
+        tick: shows progress as (tensors read, of how many).
+    """
+
+    config: Any
+    dtype: torch.dtype
+    generation: Any
+    files: Mapping[str, Path]
+    accept: Callable[[Any], None]
+    untied: Callable[[], Exception]
+    tick: Callable[[int, int], None]
+
+    def rows(self, wanted: Mapping[str, slice]) -> Iterator[tuple[str, Tensor]]:
+        """The wanted rows of each tensor, one at a time, in main memory and in the dtype of its file. No other row is read."""
+        from safetensors import safe_open
+
+        done = 0
+        for file in sorted({self.files[name] for name in wanted}):
+            with safe_open(file, framework="pt", device="cpu") as opened:
+                for name in sorted(name for name in wanted if self.files[name] == file):
+                    self.tick(done, len(wanted))
+                    yield name, opened.get_slice(name)[wanted[name]]
+                    done += 1
+        self.tick(done, len(wanted))
+
+
+def tensor_files(folder: Path) -> dict[str, Path] | None:
+    """The file of each tensor of a model folder by name; None if its files have names of their own."""
+    if (folder / WEIGHTS).is_file():
+        return dict.fromkeys(_header(folder / WEIGHTS), folder / WEIGHTS)
+    if (folder / INDEX).is_file():
+        return {name: folder / file for name, file in json.loads((folder / INDEX).read_bytes())["weight_map"].items()}
+    return None
+
+
+def refuse_other_shapes(files: Mapping[str, Path], shapes: Shapes, what: str) -> None:
+    """Refuses files whose tensors have other shapes than the model's. Only their headers are read. Raises `ConfigError`."""
+    headers = {file: _header(file) for file in set(files.values())}
+    for name, file in files.items():
+        entry = headers[file].get(name)
+        got = None if entry is None else tuple(entry["shape"])
+        if name in shapes and got != shapes[name]:
+            raise ConfigError(
+                what, wanted=f"{name} of shape {list(shapes[name])}, as its config.json says",
+                got="no such tensor in its file" if got is None else str(list(got)),
+                remedy="Fetch config and weights again: they do not belong together.",
+            )  # fmt: skip
+
+
+def differing_names(files: Mapping[str, Path], shapes: Shapes, *, tied: bool) -> tuple[list[str], list[str]]:
+    """Names that the model has and the files lack, and names that they have beyond it; a tied head may be there or not."""
+    spare = {"lm_head.weight"} if tied else set()
+    missing = sorted(name for name in shapes if name not in files)
+    beyond = sorted(name for name in files if name not in shapes and name not in spare and not DROPPED.search(name))
+    return missing, beyond
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """Name, dtype and shape of each tensor."""
+    with file.open("rb") as stream:
+        entries = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return {name: entry for name, entry in entries.items() if name != "__metadata__"}
