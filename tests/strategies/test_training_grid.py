@@ -20,7 +20,6 @@ from support.training_grid import (
     UPDATES,
     Trained,
     allowed,
-    begun,
     difference,
     name_of,
     plain,
@@ -31,7 +30,8 @@ from support.world import run_ranks
 
 pytestmark = pytest.mark.timeout(900)  # many runs in one world
 COVERING = covering_array(FACTORS, allowed)
-WHOLE = [row for row in (dict(zip(FACTORS, values, strict=True)) for values in product(*FACTORS.values())) if allowed(row)]
+EXACTLY = FACTORS | {"dtype": ("float64",)}  # the stricter of both, for the whole grid
+WHOLE = [row for row in (dict(zip(EXACTLY, values, strict=True)) for values in product(*EXACTLY.values())) if allowed(row)]
 
 
 @cache
@@ -44,9 +44,9 @@ def agree(row: Row, found: dict[str, list[Trained]]) -> None:
     """The cell ended, on every rank, where the plain one did; and that one went somewhere."""
     [want] = found[name_of(plain(row))]
     assert len(want.losses) == UPDATES
-    moved = {name: float((want.values[name] - value).abs().max()) for name, value in begun(row).items()}
+    moved = {name: float((want.values[name] - value).abs().max()) for name, value in want.begun.items()}
     room = UPDATES * LR * 2 * EXACT[row["dtype"]]
-    assert min(moved.values()) > 20 * room, f"{min(moved, key=moved.__getitem__)} hardly moved: nothing is shown"
+    assert min(moved.values()) > 10 * room, f"{min(moved, key=moved.__getitem__)} hardly moved: nothing is shown"
     for got in found[name_of(row)]:
         assert got.sharded == (row["strategy"] == "fsdp2")
         assert difference(got, want, row["dtype"]) < 1
@@ -66,10 +66,13 @@ def test_ends_where_one_device_does(row: Row) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_whole_grid() -> None:
-    found = run_cells(WHOLE)
-    assert len(found) >= len(WHOLE)
-    for row in WHOLE:
+@pytest.mark.parametrize("ranks", FACTORS["ranks"])
+def test_the_whole_grid(ranks: str) -> None:
+    """In float64."""
+    rows = [row for row in WHOLE if row["ranks"] == ranks]
+    found = run_cells(rows)
+    assert len(found) >= len(rows)
+    for row in rows:
         agree(row, found)
 
 

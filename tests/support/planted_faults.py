@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from delta_lightning.models import recomputing
 from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.lora import LoRA
+from delta_lightning.models.packed import Packed
 from delta_lightning.models.tiny import Tiny
-from delta_lightning.strategies import FSDP2Strategy
+from delta_lightning.strategies import FSDP2Strategy, fsdp2
 from delta_lightning.trainer import module, step
 from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.trainer.ranks import Ranks
@@ -100,6 +104,53 @@ def last_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FSDP2Strategy, "pre_backward", forget)
 
 
+def scaled_twice(patch: pytest.MonkeyPatch) -> None:
+    """What an adapter adds counts double."""
+    right = LoRA._config
+
+    def wrong(self: LoRA, targets: list[str], *, base: str | None) -> Any:
+        return right(replace(self, alpha=2 * self.alpha), targets, base=base)
+
+    patch.setattr(LoRA, "_config", wrong)
+
+
+def rows_see_each_other(patch: pytest.MonkeyPatch) -> None:
+    """Positions of packed rows run on, so that attention crosses from row to row."""
+    right = Packed.predicting
+
+    def wrong(self: Packed, body: Any, *args: Any) -> torch.Tensor:
+        return right(self, _RunOn(body), *args)
+
+    patch.setattr(Packed, "predicting", wrong)
+
+
+class _RunOn:
+    """A body that is given positions as if all were one row."""
+
+    def __init__(self, body: Any) -> None:
+        self._body, self.config = body, body.config
+
+    def __call__(self, *, input_ids: torch.Tensor, position_ids: torch.Tensor, **options: Any) -> Any:
+        return self._body(input_ids=input_ids, position_ids=torch.arange(input_ids.shape[1])[None], **options)
+
+
+def earlier_lost(patch: pytest.MonkeyPatch) -> None:
+    """Gradients that wait for the sum over ranks are lost when it comes."""
+    right = fsdp2.unsummed
+
+    @contextmanager
+    def wrong(module: Any) -> Iterator[None]:
+        with right(module):
+            yield
+        for unit in module.modules():
+            if isinstance(unit, FSDPModule):
+                for group in unit._get_fsdp_state()._fsdp_param_groups:
+                    for parameter in group.fsdp_params:
+                        parameter.unsharded_accumulated_grad = parameter._unsharded_param.grad = None
+
+    patch.setattr(fsdp2, "unsummed", wrong)
+
+
 FAULTS = {
     "each rank divides by its own tokens": Fault(factor="ranks", cell={"ranks": "2", "strategy": "ddp"}, plant=own_totals),
     "the mean over ranks is taken for a sum": Fault(
@@ -111,5 +162,10 @@ FAULTS = {
     "no gradient below layers that run again": Fault(factor="activations", cell={"activations": "recomputed"}, plant=cut_off),
     "offloaded gradients are not accumulated": Fault(
         factor="shards", cell={"ranks": "2", "strategy": "fsdp2", "shards": "offloaded"}, plant=last_only
+    ),
+    "what an adapter adds counts double": Fault(factor="trained", cell={"trained": "lora"}, plant=scaled_twice),
+    "packed rows see one another": Fault(factor="rows", cell={"rows": "packed"}, plant=rows_see_each_other),
+    "gradients that wait for their sum are lost": Fault(
+        factor="sums", cell={"ranks": "2", "strategy": "fsdp2", "sums": "each update"}, plant=earlier_lost
     ),
 }

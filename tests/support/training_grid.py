@@ -1,7 +1,7 @@
 """Five optimiser steps of a tiny model on any number of ranks, under any strategy, cut in any way: only rounding may differ.
 
 A cell of the grid is a `Row`, one value for each factor. What it ends with is compared with the plain cell of the same model:
-one device, padded rows, nothing recomputed, in the same dtype.
+one device, padded rows, nothing recomputed, in the same dtype, with an adapter if the cell has one.
 
 The tolerance is derived, not fitted. A gradient is exact to `EXACT[dtype]` of its norm (the project's rule for gradients). It
 is clipped to norm 1, which adds the error of the norm, and plain SGD moves the parameters by `LR` times it: after `UPDATES`
@@ -20,6 +20,9 @@ import pytest
 import torch
 
 from delta_lightning.models.backbone import LoadContext
+from delta_lightning.models.lora import LoRA
+from delta_lightning.models.packed import Packed
+from delta_lightning.models.padded import Padded
 from delta_lightning.models.sharding import full, sharding_of
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.strategies import FSDP2Strategy
@@ -39,14 +42,22 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "dtype": ("float64", "float32"),
     "activations": ("kept", "recomputed"),
     "shards": ("on device", "offloaded"),
+    "trained": ("all", "lora"),
+    "rows": ("padded", "packed"),
+    "sums": ("each micro-batch", "each update"),
 }
-PLAIN = {"ranks": "1", "strategy": "single", "activations": "kept", "shards": "on device"}  # beside the model of a cell
+# Beside the model of a cell: family, head, dtype and what of it is trained.
+PLAIN = {
+    "ranks": "1", "strategy": "single", "activations": "kept", "shards": "on device", "rows": "padded",
+    "sums": "each micro-batch",
+}  # fmt: skip
 
 
 def allowed(row: Row) -> bool:
-    """One device has one rank; only fsdp2 has shards to offload."""
+    """One device has one rank; only fsdp2 has shards to offload, and a choice when gradients are summed over ranks."""
     alone = row.get("strategy") == "single" and row.get("ranks", "1") != "1"
-    return not alone and (row.get("shards") != "offloaded" or row.get("strategy", "fsdp2") == "fsdp2")
+    cut = row.get("shards") == "offloaded" or row.get("sums") == "each update"
+    return not alone and (not cut or row.get("strategy", "fsdp2") == "fsdp2")
 
 
 def plain(row: Row) -> Row:
@@ -69,8 +80,9 @@ class Double(Tiny):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Whole trained parameters by name, loss and gradient norm of each optimiser step; whether the policy was sharded."""
+    """Whole trained parameters by name, before and after; loss and norm of each optimiser step; whether it was sharded."""
 
+    begun: dict[str, torch.Tensor]
     values: dict[str, torch.Tensor]
     losses: list[float]
     norms: list[float]
@@ -89,7 +101,8 @@ def backbone(row: Row) -> Tiny:
 def strategy(row: Row) -> Any:
     """What the trainer is given."""
     if row["strategy"] == "fsdp2":
-        return FSDP2Strategy(cpu_offload=row["shards"] == "offloaded")
+        sums = "unsharded" if row["sums"] == "each update" else "sharded"
+        return FSDP2Strategy(cpu_offload=row["shards"] == "offloaded", accumulate=sums)
     return {"single": "auto", "ddp": "ddp"}[row["strategy"]]
 
 
@@ -106,23 +119,42 @@ def trained(row: Row, fault: str | None = None) -> Trained:
 def _fitted(row: Row) -> Trained:
     module, data = module_of(
         lr=LR, backbone=backbone(row), activation_checkpointing=row["activations"] == "recomputed",
+        adapter=LoRA(rank=2, alpha=4.0) if row["trained"] == "lora" else None,
+        layout=Packed() if row["rows"] == "packed" else Padded(),
     )  # fmt: skip
+    begin = Begin()
     seen: list[dict[str, Any]] = []
     module.log_dict = lambda values: seen.append(dict(values))  # type: ignore[assignment,method-assign] # Lightning's are float32
     trainer = pl.Trainer(
         strategy=strategy(row), devices=int(row["ranks"]), accelerator="cpu", max_steps=UPDATES, logger=False,
         accumulate_grad_batches=module.plan.cut.micro, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[begin],
     )  # fmt: skip
     try:
         trainer.fit(module, data)
     finally:
         module.close()
-    values = {name: full(p).clone() for name, p in module.policy.named_parameters() if p.requires_grad}
+    values = whole_values(module.policy)
     numbers = {key: [float(one[f"update/{key}"]) for one in seen] for key in ("loss", "grad_norm")}
     return Trained(
-        values=values, losses=numbers["loss"], norms=numbers["grad_norm"], sharded=sharding_of(module.policy) is not None
-    )
+        begun=begin.values, values=values, losses=numbers["loss"], norms=numbers["grad_norm"],
+        sharded=sharding_of(module.policy) is not None,
+    )  # fmt: skip
+
+
+def whole_values(policy: Any) -> dict[str, torch.Tensor]:
+    """What is trained. Collective."""
+    return {name: full(p).clone() for name, p in policy.named_parameters() if p.requires_grad}
+
+
+class Begin(pl.Callback):
+    """Notes what is trained before the first update."""
+
+    values: dict[str, torch.Tensor]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module: Any = pl_module
+        self.values = whole_values(module.policy)
 
 
 def difference(got: Trained, want: Trained, dtype: str) -> float:
@@ -159,8 +191,3 @@ def run_cells(rows: Iterable[Row]) -> dict[str, list[Trained]]:
         by_rank = run_ranks(int(ranks), all_trained, cells)
         found |= {name_of(cell): list(every) for cell, every in zip(cells, zip(*by_rank, strict=True), strict=True)}
     return found
-
-
-def begun(row: Row) -> dict[str, torch.Tensor]:
-    """Parameters before the first update."""
-    return {name: value.detach() for name, value in backbone(row).load(LoadContext()).named_parameters()}
