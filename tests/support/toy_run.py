@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -25,6 +25,7 @@ class ToyBuffer:
     step: int
     weights: torch.Tensor
     drawn: int = 0
+    per_update: ClassVar[int] = MICRO
 
     def micro_batch(self, index: int) -> tuple[int, torch.Tensor]:
         generator = torch.Generator().manual_seed(100 * self.step + index)
@@ -60,10 +61,11 @@ class ToyModule(pl.LightningModule):
         self.weights = torch.nn.Parameter(torch.zeros(4))
         self.progress, self.at = Progress(), at
         self.plan = SimpleNamespace(cut=SimpleNamespace(updates=UPDATES, micro=MICRO, num_groups=2), completions=4, seed=0)
+        self.sampler = SimpleNamespace(ranks_sample_together=lambda: False)
         self.sampled: list[int] = []
 
     def setup(self, stage: str) -> None:
-        self.trainer.datamodule.loader = RolloutLoader(self.make, UPDATES * MICRO)  # type: ignore[attr-defined]
+        self.trainer.datamodule.loader = RolloutLoader(self.make, updates=UPDATES, micro=MICRO)  # type: ignore[attr-defined]
 
     def make(self, step: int, drawn: int) -> Any:
         for index in range(3):

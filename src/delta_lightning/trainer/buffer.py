@@ -20,14 +20,30 @@ class MicroBatch(TensorStruct):
     """What one `training_step` gets.
 
     Attributes:
-        index: position among the micro-batches of the rollout step.
+        index: position among the micro-batches of the rollout step. per_update: of how many an optimiser step is made.
         experience: its rows, without columns that are padding in every row.
         totals: denominators of the optimiser step that it belongs to.
     """
 
     index: int
+    per_update: int
     experience: Experience
     totals: StepTotals
+
+    @property
+    def update(self) -> int:
+        """The optimiser step, counted from the beginning of the rollout step."""
+        return self.index // self.per_update
+
+    @property
+    def begins(self) -> bool:
+        """The first of its optimiser step."""
+        return self.index % self.per_update == 0
+
+    @property
+    def ends(self) -> bool:
+        """The last of its optimiser step."""
+        return (self.index + 1) % self.per_update == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +60,22 @@ class Buffer:
     metrics: dict[str, float] = field(default_factory=dict)
     drawn: int = 0
 
+    @property
+    def per_update(self) -> int:
+        """Micro-batches of one optimiser step, the same on every rank."""
+        return len(self.micro) // len(self.totals)
+
     def micro_batch(self, index: int) -> MicroBatch:
         """The micro-batch at `index`."""
         rows = self.experience.rows(self.micro[index])
         batch = rows.batch
         longest = int(batch.attention_mask_BT.sum(1).max()) if batch.num_sequences else 2
-        update = index * len(self.totals) // len(self.micro)
-        return MicroBatch(index=index, experience=rows.cut(max(2, longest)), totals=self.totals[update])
+        totals = self.totals[index // self.per_update]
+        return MicroBatch(index=index, per_update=self.per_update, experience=rows.cut(max(2, longest)), totals=totals)
 
     def mini_batch(self, update: int) -> tuple[Experience, list[slice]]:
         """The rows of one optimiser step and its micro-batches within them."""
-        per = len(self.micro) // len(self.totals)
+        per = self.per_update
         parts = self.micro[update * per : (update + 1) * per]
         start = parts[0].start
         rows = slice(start, parts[-1].stop)
@@ -62,7 +83,7 @@ class Buffer:
 
     def shrunk(self, update: int, keep_BT: Tensor, ranks: Ranks) -> Buffer:
         """The buffer with a smaller loss mask in one optimiser step, and that step's totals taken anew. Collective."""
-        per = len(self.micro) // len(self.totals)
+        per = self.per_update
         parts = self.micro[update * per : (update + 1) * per]
         batch = self.experience.batch
         mask_BT = batch.loss_mask_BT.clone()

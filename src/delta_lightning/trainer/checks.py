@@ -106,6 +106,10 @@ def _check_sizes(parts: Parts, plan: Plan) -> None:
         ("updates_per_step", cut.updates), ("micro_batches", cut.micro),
     ):  # fmt: skip
         require(value >= 1, f"model.{name}", wanted="at least 1", got=value, remedy="Raise it.")
+    require(
+        cut.budget is None or cut.budget >= 1, "model.tokens_per_micro_batch", wanted="at least 1 token, or null",
+        got=cut.budget, remedy="16384 is usual on a large GPU; null keeps micro_batches as they are.",
+    )  # fmt: skip
     fewest = parts.advantage.min_completions()
     require(
         plan.completions >= fewest, "model.completions_per_prompt",

@@ -12,7 +12,7 @@ from delta_lightning.errors import RunError
 from delta_lightning.interfaces import RewardShaping, RolloutFilter
 from delta_lightning.models.layout import RowLayout
 from delta_lightning.models.padded import Padded
-from delta_lightning.trainer.batching import mini_batch_of, slices
+from delta_lightning.trainer.batching import fewest, mini_batch_of, slices
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.verdicts import component
 from delta_lightning.types import Rollout, RolloutBatch, with_mask
@@ -22,13 +22,19 @@ from delta_lightning.types import Rollout, RolloutBatch, with_mask
 class Cut:
     """How a rollout step is cut: `updates` optimiser steps of `micro` micro-batches each; P groups over all ranks.
 
-    `layout` says which rows go together.
+    `layout` says which rows go together. With a `budget`, the largest cost of a micro-batch in the layout's unit, `micro` is
+    the least, and a step has as many more as it needs.
     """
 
     num_groups: int
     updates: int
     micro: int
     layout: RowLayout = field(default_factory=Padded)
+    budget: int | None = None
+
+    def update_of(self, group: int) -> int:
+        """The optimiser step that trains `group`."""
+        return mini_batch_of(group, num_groups=self.num_groups, updates=self.updates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +49,25 @@ def judged_batch(
     rollouts: Sequence[tuple[int, Rollout]], *, cut: Cut, completions: int, ranks: Ranks
 ) -> tuple[RolloutBatch, list[slice]]:
     """`collate` with the columns of all ranks' verdicts; groups left with one verdict are masked. Collective."""
-    batch, micro = collate(rollouts, cut=cut, completions=completions, columns=verdict_columns(rollouts, ranks))
+    columns = verdict_columns(rollouts, ranks)
+    batch, micro = collate(rollouts, cut=fitted(rollouts, cut, ranks), completions=completions, columns=columns)
     return (drop_lonely_groups(batch) if completions > 1 else batch), micro
+
+
+def fitted(rollouts: Sequence[tuple[int, Rollout]], cut: Cut, ranks: Ranks) -> Cut:
+    """The cut with as many micro-batches as the budget needs: one number for all optimiser steps and ranks. Collective."""
+    if cut.budget is None:
+        return cut
+    lengths: list[list[int]] = [[] for _ in range(cut.updates)]
+    for group, rollout in rollouts:
+        lengths[cut.update_of(group)].append(tokens_of(rollout))
+    needed = max(fewest(part, cut.layout, cut.budget) for part in lengths)
+    return replace(cut, micro=max([cut.micro, *ranks.all_objects(needed)]))
+
+
+def tokens_of(rollout: Rollout) -> int:
+    """Prompt and completion."""
+    return len(rollout.prompt.token_ids) + len(rollout.completion.token_ids)
 
 
 def collate(
@@ -58,14 +81,10 @@ def collate(
         columns: of the verdicts, the same on every rank (`verdict_columns`).
     """
     ordered = sorted(rollouts, key=lambda item: (item[0], item[1].completion.sample_index))
-    lengths = [len(r.prompt.token_ids) + len(r.completion.token_ids) for _, r in ordered]
+    lengths = [tokens_of(rollout) for _, rollout in ordered]
     parts: list[list[int]] = []
     for update in range(cut.updates):
-        mine = [
-            row
-            for row, (group, _) in enumerate(ordered)
-            if mini_batch_of(group, num_groups=cut.num_groups, updates=cut.updates) == update
-        ]
+        mine = [row for row, (group, _) in enumerate(ordered) if cut.update_of(group) == update]
         parts += [[mine[i] for i in part] for part in cut.layout.cut([lengths[row] for row in mine], cut.micro)]
     order = [row for part in parts for row in part]
     rows = [ordered[row] for row in order]

@@ -20,36 +20,53 @@ class RolloutLoader:
 
     Args:
         make: (rollout step number, prompts drawn before it) -> buffer.
-        length: micro-batches in a rollout step.
+        updates: optimiser steps in a rollout step.
+        micro: micro-batches in an optimiser step until the first buffer says how many it has.
         ahead: what is sampled ahead; its rollouts are part of the state.
+        pace: told the micro-batches of an optimiser step whenever they change, before the first of them is handed out.
     """
 
-    def __init__(self, make: Callable[[int, int], Buffer], length: int, ahead: Ahead | None = None) -> None:
-        self._make, self._length, self._ahead = make, length, ahead or Ahead()
-        self.step, self.position, self.drawn = 0, 0, 0
+    def __init__(
+        self,
+        make: Callable[[int, int], Buffer],
+        *,
+        updates: int,
+        micro: int,
+        ahead: Ahead | None = None,
+        pace: Callable[[int], None] = lambda micro: None,
+    ) -> None:
+        self._make, self._updates, self._ahead, self._pace = make, updates, ahead or Ahead(), pace
+        self.step, self.position, self.drawn, self.micro = 0, 0, 0, micro
         self.buffer: Buffer | None = None
 
     def __len__(self) -> int:
-        return self._length
+        return self._updates * self.micro
 
     def __iter__(self) -> Iterator[MicroBatch]:
         # Lightning stops at len() and may never run this generator to its end, so a used-up buffer is dropped here.
-        if self.buffer is not None and self.position >= self._length:
+        if self.buffer is not None and self.position >= len(self):
             self.step, self.position, self.drawn, self.buffer = self.step + 1, 0, self.buffer.drawn, None
         if self.buffer is None:
             self.buffer, self.position = self._make(self.step, self.drawn), 0
-        while self.position < self._length:
+            self._set(self.buffer.per_update)
+        while self.position < len(self):
             self.position += 1
             yield self.buffer.micro_batch(self.position - 1)
+
+    def _set(self, micro: int) -> None:
+        if micro != self.micro:
+            self.micro = micro
+            self._pace(micro)
 
     def state(self, ranks: Ranks) -> dict[str, Any]:
         """Step, position, prompts drawn before the step; all ranks' buffers if the position is inside one. Collective.
 
-        With `ahead`, what was sampled of the next step that will be made; it is waited for.
+        `micro` is the number of micro-batches per optimiser step in which Lightning's counters count, at a boundary that of the
+        step before. With `ahead`, what was sampled of the next step that will be made; it is waited for.
         """
         ahead = self._ahead.state(self.step + (self.buffer is not None), ranks)
-        more = {} if ahead is None else {"ahead": ahead}
-        if self.buffer is None or self.position >= self._length:
+        more: dict[str, Any] = {"micro": self.micro} | ({} if ahead is None else {"ahead": ahead})
+        if self.buffer is None or self.position >= len(self):
             drawn = self.drawn if self.buffer is None else self.buffer.drawn
             return {"step": self.step + (self.buffer is not None), "position": 0, "drawn": drawn, "buffers": None} | more
         buffers = ranks.all_objects(self.buffer.state())
@@ -64,6 +81,7 @@ class RolloutLoader:
             )  # fmt: skip
         self.step, self.position, self.drawn, self.buffer = state["step"], state["position"], state["drawn"], None
         self._ahead.restore(state.get("ahead"), ranks)
+        self._set(state.get("micro", self.micro))  # a checkpoint of an earlier version has as many as its config said
         buffers = state["buffers"]
         if buffers is None:
             return

@@ -40,10 +40,10 @@ from delta_lightning.trainer.checks import HeldOut, check_model_config, check_pr
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.gradients import Gradients
-from delta_lightning.trainer.loader import RolloutLoader
 from delta_lightning.trainer.loading import load_policy
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import derived, observe_statistics, observe_update
+from delta_lightning.trainer.pace import paced_loader
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
@@ -71,7 +71,8 @@ class PolicyModule(pl.LightningModule):
         sampling: how completions are sampled. held_out: how `validate` samples.
         prompts_per_step: prompts of one rollout step, over all ranks. completions_per_prompt: size of a group.
         updates_per_step: optimiser steps per rollout step. micro_batches: forward passes per optimiser step.
-        layout: how the rows of a micro-batch go through the model: padded or packed.
+        tokens_per_micro_batch: largest cost of a micro-batch on each rank, in the layout's unit; more micro-batches than
+            `micro_batches` where a step needs them. layout: how rows go through the model: padded or packed.
         verdicts: what statuses of verdicts do. cache: where hidden states are kept between scoring and credit.
         activation_checkpointing: layers keep their inputs only and run again in the backward pass: less memory, more time.
         max_grad_norm: global norm to which gradients are clipped; 0 leaves them.
@@ -107,6 +108,7 @@ class PolicyModule(pl.LightningModule):
         completions_per_prompt: int = 16,
         updates_per_step: int = 4,
         micro_batches: int = 4,
+        tokens_per_micro_batch: int | None = None,
         layout: RowLayout = Padded(),  # noqa: B008
         verdicts: VerdictPolicy = VerdictPolicy(),  # noqa: B008
         cache: HiddenCache = HiddenCache(),  # noqa: B008
@@ -126,10 +128,10 @@ class PolicyModule(pl.LightningModule):
             weighting=weighting, loss=loss, penalties=tuple(penalties), reduction=reduction,
         )  # fmt: skip
         self.strict_loading = adapter is None  # else a checkpoint has not all; `trainer/base_state.py` is strict instead
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.activation_checkpointing = activation_checkpointing
+        self.make_optimizer, self.make_scheduler, self.activation_checkpointing = optimizer, scheduler, activation_checkpointing
         self.plan = Plan(
-            cut=Cut(num_groups=prompts_per_step, updates=updates_per_step, micro=micro_batches, layout=layout),
+            cut=Cut(num_groups=prompts_per_step, updates=updates_per_step, micro=micro_batches, layout=layout,
+                    budget=tokens_per_micro_batch),
             completions=completions_per_prompt, sampling=sampling, cache=cache, seed=seed, refill_rounds=refill_rounds,
         )  # fmt: skip
         self.held_out, self.verdicts = held_out, verdicts
@@ -145,9 +147,9 @@ class PolicyModule(pl.LightningModule):
         self.reference: ReferencePolicy | None = None
         self._session: SamplerSession | None = None
         self._proof: WeightProof | None = None
-        self._inspected = False
+        self._served: dict[str, Any] = {}  # what a checkpoint holds of the proof
         self._pool: VerifierPool | None = None
-        self._verifier_checked, self._sampling_said = False, False
+        self._inspected, self._verifier_checked, self._sampling_said = False, False, False
         self._statistics: tuple[Statistics | None, Statistics | None] = (None, None)
 
     # Setting up ------------------------------------------------------------------------------------------------------
@@ -166,14 +168,14 @@ class PolicyModule(pl.LightningModule):
         self.tokenizer = self.tokenizer or self.backbone.tokenizer()
         self.data.prepare(self.tokenizer, self.verifier, self.progress)
         room = check_room(self.data, self.plan, self.backbone.context_length())
-        layout = self.plan.cut.layout.check(self.backbone.attention_kernel(), None)
+        layout = self.plan.cut.layout.check(self.backbone.attention_kernel(), self.plan.cut.budget)
         if not self._sampling_said:  # set up again for every stage
             for line in [*room, *sampling_notes(self.plan.sampling), *self.ahead.notes(self.parts.correction), *layout]:
                 self.progress.line(line)
         self._sampling_said = True
         if stage == "fit":
             check_prompt_count(self.data, self.plan)
-            self.data.attach(RolloutLoader(self.make_rollouts, self.plan.cut.updates * self.plan.cut.micro, self.ahead))
+            self.data.attach(paced_loader(self.trainer, self.make_rollouts, self.plan.cut, self.ahead))
 
     def check_verifier(self) -> None:
         """Refuse a verifier that cannot work here, and say what it found. Raises `ConfigError`; asks only once."""
@@ -256,7 +258,7 @@ class PolicyModule(pl.LightningModule):
         session = self.tools().session
         if self._proof is None:
             context = getattr(self.policy.config, "max_position_embeddings", None)
-            self._proof = WeightProof(self.weight_check, self.data.known_prompts(), context)
+            self._proof = WeightProof(self.weight_check, self.data.known_prompts(), context, self._served)
         with self.clock("sync"), self.watch("updating the sampler's weights", self.limits.sync_seconds):
             self._proof.deliver(session, version, self.policy, book)
             self._proof.probe(session, version, self.policy, book)
@@ -293,17 +295,16 @@ class PolicyModule(pl.LightningModule):
     def on_train_batch_start(self, batch: MicroBatch, batch_idx: int) -> None:
         """Start the update clock; before the first micro-batch of an optimiser step take its statistics."""
         self._started = time.perf_counter()
-        update, position = divmod(batch.index, self.plan.cut.micro)
-        self.progress("updating", batch.index + 1, self.plan.cut.updates * self.plan.cut.micro)
-        if position == 0:
-            self._statistics = self._mini_batch_statistics(update)
+        self.progress("updating", batch.index + 1, self.plan.cut.updates * batch.per_update)
+        if batch.begins:
+            self._statistics = self._mini_batch_statistics(batch.update)
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> Tensor:
         """One micro-batch's share of the loss, scaled so that Lightning's and the strategy's averaging undo themselves."""
         if any(one is not None and one.keep_BT is not None for one in self._statistics):
             batch = self._buffer().micro_batch(batch.index).to(self.device)  # the mask shrank after it was handed out
         loss, scores = micro_batch_loss(batch.experience, batch.totals, self.parts, self.scorer, self._statistics)
-        counts = batch.index % self.plan.cut.micro == 0 and Ranks.current().rank == 0  # once per optimiser step: shares add up
+        counts = batch.begins and Ranks.current().rank == 0  # once per optimiser step: shares add up
         self.update_book.add("update/loss", loss.detach(), float(counts))
         with torch.no_grad():
             values = dict(self.parts.loss.metrics(batch.experience, scores))
@@ -319,23 +320,25 @@ class PolicyModule(pl.LightningModule):
         self.update_book.maximum("update/skipped", self.gradients.skipped)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the counts of updates left out, and what base an adapter belongs to."""
+        """Adds the counts of updates left out, what the sampler served last, and what base an adapter belongs to."""
         stamp(checkpoint, self.policy)
         checkpoint["gradients"] = self.gradients.state_dict()
+        checkpoint["served"] = self._served if self._proof is None else self._proof.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on counting, checkpoints of before there were counts have none; refuses an adapter of another base."""
         refuse_other_base(checkpoint, self.policy)
         self.gradients.load_state_dict(checkpoint.get("gradients", self.gradients.state_dict()))
+        self._served = checkpoint.get("served", {})
 
     def on_train_batch_end(self, outputs: Any, batch: MicroBatch, batch_idx: int) -> None:
         """After the last micro-batch of an optimiser step: log it, with the rollout step's metrics beside the first."""
         self.clock.add("update", time.perf_counter() - self._started)
-        if (batch.index + 1) % self.plan.cut.micro:
+        if not batch.ends:
             return
         values = self.update_book.take(Ranks.current())
         values["update/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        last = batch.index + 1 == self.plan.cut.updates * self.plan.cut.micro
+        last = batch.index + 1 == self.plan.cut.updates * batch.per_update
         if last:
             self.ahead.wait(self.clock, self.progress)  # in this step's time: evaluation and checkpoint would wait too
             values |= self._buffer().metrics | {f"seconds/{name}": value for name, value in self.clock.take().items()}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from delta_lightning.interfaces import RewardShaping
+from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import Correction, Experience, RolloutBatch, Statistics, TokenScores
@@ -31,6 +32,15 @@ def observe_shaping(book: MetricBook, batch: RolloutBatch, shaping: Sequence[Rew
     """Mean reward after shaping, where there is any; `reward/mean` is the verifier's."""
     if shaping:
         book.add("reward/shaped_mean", batch.rewards_B.double().sum(), batch.valid_B.sum())
+
+
+def observe_cut(book: MetricBook, batch: RolloutBatch, micro: Sequence[slice], cut: Cut) -> None:
+    """How many micro-batches there are, what the largest costs, and how much of what is computed is padding."""
+    lengths = batch.attention_mask_BT.sum(1).tolist()
+    costs = [cut.layout.cost(lengths[part]) for part in micro]
+    book.maximum("micro_batches/per_update", len(micro) // cut.updates)
+    book.maximum("micro_batches/largest_tokens", max(costs, default=0))
+    book.add("micro_batches/padding_share", sum(costs) - sum(lengths), sum(costs))
 
 
 def observe_correction(book: MetricBook, mask_BT: Tensor, correction: Correction) -> None:

@@ -28,7 +28,13 @@ from delta_lightning.trainer.buffer import Buffer, totals_of
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut, filtered, judged_batch, shaped
 from delta_lightning.trainer.metrics import MetricBook
-from delta_lightning.trainer.observe import observe_correction, observe_experience, observe_mismatch, observe_shaping
+from delta_lightning.trainer.observe import (
+    observe_correction,
+    observe_cut,
+    observe_experience,
+    observe_mismatch,
+    observe_shaping,
+)
 from delta_lightning.trainer.refill import PromptStream, Ready, fill
 from delta_lightning.trainer.rollouts import RolloutTools
 from delta_lightning.trainer.view import RolloutView
@@ -99,6 +105,7 @@ def make_batch(
         params=plan.sampling, seed=rollout_seed(plan, step), shaping=parts.shaping, filters=parts.filters, ready=ready,
     )  # fmt: skip
     batch, micro = judged_batch(rollouts, cut=plan.cut, completions=plan.completions, ranks=tools.ranks)
+    observe_cut(book, batch, micro, plan.cut)
     batch = shaped(batch, parts.shaping)
     observe_shaping(book, batch, parts.shaping)
     return filtered(batch, parts.filters), micro
@@ -127,7 +134,7 @@ def make_experience(
     with tools.clock("credit"):
         experience = credited(scored, parts.credit)
     observe_experience(book, experience, scored.view)
-    totals = totals_of(experience, micro, per_update=plan.cut.micro, ranks=tools.ranks)
+    totals = totals_of(experience, micro, per_update=len(micro) // plan.cut.updates, ranks=tools.ranks)
     return Buffer(step=step, experience=experience, micro=micro, totals=totals)
 
 
