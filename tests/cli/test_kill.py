@@ -1,13 +1,16 @@
-"""A run that is killed (-9) anywhere and started again with the same command ends bitwise as one that was never killed."""
+"""A run that gets a signal anywhere, -9 too, and is started again with the same command ends bitwise as one that got none."""
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from delta_lightning.trainer.callbacks.manifest import damage
 from support.kill_drill import differences, drawn, left_running, result, run
 
 SHARDED = ("--trainer.devices=2", "--trainer.strategy=fsdp2")
@@ -53,6 +56,52 @@ def test_two_ranks_with_a_sharded_model(whole: Whole, tmp_path: Path) -> None:
     drill(tmp_path, whole(*SHARDED, ranks=2), *SHARDED, ranks=2, kill="write:2:1")
 
 
+def test_sigterm_on_one_of_two_ranks_gives_sampling_up_on_both(whole: Whole, tmp_path: Path) -> None:
+    """In the first step already: the evaluation before it is not lost."""
+    want = whole(*SHARDED, ranks=2)
+    stopped = run(tmp_path, *SHARDED, ranks=2, kill="sampling:40:1:SIGTERM")
+    assert stopped.codes == [0, 0], stopped.printed
+    assert stopped.printed.count("Stopped; checkpoint: ") == 1
+    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
+    assert checkpoint.name == "step-0.ckpt" and damage(checkpoint) is None
+    assert left_running(tmp_path) == []
+    resumed = run(tmp_path, *SHARDED, ranks=2)
+    assert resumed.codes == [0, 0] and differences(result(tmp_path), result(want)) == [], resumed.printed
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """Variables of a job, and an `scontrol` that notes what it is asked."""
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    program.chmod(0o755)
+    return {"SLURM_JOB_ID": "71", "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+def test_slurms_signal_saves_and_requeues(whole: Whole, tmp_path: Path, slurm: dict[str, str]) -> None:
+    """In the first update of the second step: it is finished, the rest of the step is in the checkpoint."""
+    stopped = run(tmp_path, kill="updating:5:0:SIGUSR1", **slurm)
+    assert stopped.codes == [0], stopped.printed
+    assert (tmp_path / "asked").read_text() == "requeue 71\n"
+    assert "SLURM job 71 is requeued" in stopped.printed
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-1-update-1.ckpt"]
+    resumed = run(tmp_path, **slurm)
+    assert resumed.codes == [0] and differences(result(tmp_path), result(whole())) == [], resumed.printed
+
+
+def test_a_stop_waits_no_longer_than_its_grace(tmp_path: Path, slurm: dict[str, str]) -> None:
+    """The process is held up in an update; it ends with the checkpoint before, and the job is requeued all the same."""
+    begun = time.monotonic()
+    stopped = run(tmp_path, "--stop.grace_seconds=1", kill="updating:5:0:SIGUSR1:200", **slurm)
+    assert stopped.codes == [0] and time.monotonic() - begun < 150
+    assert "No point to stop at within stop.grace_seconds=1" in stopped.printed and "is step-1.ckpt." in stopped.printed
+    assert (tmp_path / "asked").read_text() == "requeue 71\n"
+    [checkpoint] = (tmp_path / "run" / "checkpoints").iterdir()
+    assert checkpoint.name == "step-1.ckpt" and damage(checkpoint) is None
+    assert left_running(tmp_path) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", drawn(0, 20, ranks=1))
 def test_one_rank_at_random_points(whole: Whole, tmp_path: Path, kill: str) -> None:
@@ -64,6 +113,20 @@ def test_one_rank_at_random_points(whole: Whole, tmp_path: Path, kill: str) -> N
 @pytest.mark.parametrize("kill", drawn(1, 20, ranks=2))
 def test_two_ranks_at_random_points(whole: Whole, tmp_path: Path, kill: str, strategy: tuple[str, ...]) -> None:
     drill(tmp_path, whole(*strategy, ranks=2), *strategy, ranks=2, kill=kill)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [SHARDED, REPLICATED], ids=["fsdp2", "ddp"])
+@pytest.mark.parametrize("phase", ["sampling:150", "verifying:40", "scoring:3", "updating:5", "updating:8"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_ranks_stopped_by_a_signal_on_one(
+    whole: Whole, tmp_path: Path, phase: str, rank: int, strategy: tuple[str, ...]
+) -> None:
+    want = whole(*strategy, ranks=2)
+    stopped = run(tmp_path, *strategy, ranks=2, kill=f"{phase}:{rank}:SIGTERM")
+    assert stopped.codes == [0, 0] and stopped.printed.count("Stopped; checkpoint: ") == 1, stopped.printed
+    resumed = run(tmp_path, *strategy, ranks=2)
+    assert resumed.codes == [0, 0] and differences(result(tmp_path), result(want)) == [], resumed.printed
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Whole runs of the command line in processes of their own that are killed (-9) somewhere, and what they end with."""
+"""Whole runs of the command line in processes of their own that get a signal somewhere, and what they end with."""
 
 from __future__ import annotations
 
@@ -38,11 +38,14 @@ PHASES = ("sampling", "verifying", "scoring", "updating", "write", "rename", "re
 
 
 class KillAt(pl.Callback):
-    """Kills this process at the place that the environment names: "phase:count:rank", the count from 1."""
+    """Sends this process a signal at the place that the environment names, then holds it up for some seconds.
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        phase, count, rank = (os.environ.get(KILL) or "::").split(":")
-        if not phase or trainer.global_rank != int(rank) or stage != "fit":
+    "phase:count:rank:signal:seconds": the count from 1, the signal SIGKILL and no seconds by default.
+    """
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        phase, count, rank, name, seconds = [*os.environ[KILL].split(":"), *["", "", "", "", ""]][:5]
+        if not phase or trainer.global_rank != int(rank):
             return
         left = int(count)
 
@@ -51,7 +54,8 @@ class KillAt(pl.Callback):
             if place == phase:
                 left -= 1
                 if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), signal.Signals[name or "SIGKILL"])
+                    time.sleep(float(seconds or 0))
 
         module: Any = pl_module
         show = module.progress.show
@@ -80,14 +84,14 @@ class Ended:
     printed: str
 
 
-def run(folder: Path, *more: str, ranks: int = 1, kill: str = "", after: float | None = None) -> Ended:
+def run(folder: Path, *more: str, ranks: int = 1, kill: str = "", after: float | None = None, **variables: str) -> Ended:
     """One start of the run in `folder / "run"`. When a signal ends a rank, or after so many seconds, all groups are killed."""
     multiprocessing.set_forkserver_preload([*PRELOAD, "delta_lightning.cli.app", "support.kill_drill"])
     context = multiprocessing.get_context("forkserver")
     folder.mkdir(parents=True, exist_ok=True)
     log, port = folder / "printed.txt", _free_port()
     args = [*RUN, f"--run_dir={folder / 'run'}", *more]
-    given = [(_environment(folder, rank, ranks, port, kill), args, str(log)) for rank in range(ranks)]
+    given = [(_environment(folder, rank, ranks, port, kill) | variables, args, str(log)) for rank in range(ranks)]
     processes = [context.Process(target=_rank, args=each) for each in given]
     log.write_text("")
     for process in processes:

@@ -79,8 +79,11 @@ class PresentOptimizer(Callback):
         settings = dict(pl_module.make_optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults)
         if pl_module.make_scheduler is not None:
             settings.pop("lr", None)
-        for group in trainer.optimizers[0].param_groups:
+        optimizer = trainer.optimizers[0]
+        for group in optimizer.param_groups:
             group.update(settings)
+        if trainer.global_step == 0:  # to save a sharded optimiser before its first step torch has it take one, without effect
+            optimizer.state.clear()  # but on the count of steps, by which Adam corrects its bias
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

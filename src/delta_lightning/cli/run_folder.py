@@ -81,8 +81,13 @@ def keep_metrics(folder: Path, logger: Logger | None, *, before_step: int) -> No
     if not isinstance(logger, CSVLogger) or not path.is_file():
         return
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) < before_step]
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) < before_step or _before_training(row)]
     for row in rows:
         values: dict[str, Any] = {name: value for name, value in row.items() if name != "step" and value != ""}
         logger.log_metrics(values, int(row["step"]))
     logger.save()
+
+
+def _before_training(row: dict[str, Any]) -> bool:
+    """Whether it is the evaluation that a run begins with, which a resumed one leaves out."""
+    return int(row["step"]) == 0 and not row.get("update/loss")

@@ -123,6 +123,10 @@ class Sampler(ABC):
         """True if the engine runs in processes of its own, so that it can sample while the model is trained."""
         return False
 
+    def ranks_sample_together(self) -> bool:
+        """True if `generate` is collective, so that no rank may leave it while others are inside."""
+        return False
+
     @abstractmethod
     def open(self, context: SamplerContext) -> SamplerSession:
         """Start the engine."""

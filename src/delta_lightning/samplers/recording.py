@@ -50,6 +50,10 @@ class RecordingSampler(Sampler):
         """As the sampler that it wraps."""
         return self.sampler.own_process()
 
+    def ranks_sample_together(self) -> bool:
+        """As the sampler that it wraps."""
+        return self.sampler.ranks_sample_together()
+
     def open(self, context: SamplerContext) -> SamplerSession:
         """The sampler's own session and this rank's file. Raises `ConfigError` if that is there, `RunError` if it fails."""
         writer = TapeWriter(tape_path(self.path, context.rank), {

@@ -71,6 +71,10 @@ class VLLMSampler(Sampler):
         """Names the vLLM found. Raises `ConfigError` where none, or an untested one, is installed."""
         return (check_version(),)
 
+    def ranks_sample_together(self) -> bool:
+        """Where several ranks share an engine."""
+        return self.tensor_parallel > 1
+
     def open(self, context: SamplerContext) -> SamplerSession:
         """Start the engine with the weights that the model has now. Collective over ranks. Raises `ConfigError`."""
         self.check()

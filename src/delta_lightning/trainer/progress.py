@@ -6,12 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import torch
 
+Result = TypeVar("Result")
+
 PLAIN_INTERVAL = 10.0  # seconds between lines where the line cannot be rewritten
 FAST_INTERVAL = 0.1
+
+
+class GivenUp(BaseException):
+    """Raised by a guard inside `Progress.together`: this rank leaves the phase, and meets the others at its end."""
 
 
 class Progress:
@@ -26,11 +32,26 @@ class Progress:
         self._live = stream is not None and stream.isatty()
         self._last, self._width, self._context = 0.0, 0, ""
         self.guard: Callable[[], None] = lambda: None  # may raise to interrupt a long phase
+        self.meet: Callable[[], None] = lambda: None  # collective; raises on every rank if one of them gave up
+        self.may_give_up = False  # within `together`
 
     @classmethod
     def for_rank(cls, rank: int) -> Progress:
         """On stderr for rank 0, silent for the others."""
         return cls(sys.stderr if rank == 0 else None)
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives. It has no collectives, so that a rank may give it up alone; the others hear of it at the end."""
+        self.may_give_up = True
+        try:
+            result = work()
+        except GivenUp:
+            self.meet()
+            raise
+        finally:
+            self.may_give_up = False
+        self.meet()
+        return result
 
     @property
     def active(self) -> bool:

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank and number of data-parallel ranks, with the two collectives that the step needs."""
+    """Rank and number of data-parallel ranks, with the collectives that the step needs, and flags."""
 
     rank: int = 0
     size: int = 1
@@ -55,3 +55,12 @@ class Ranks:
         parts: list[Item] = [value] * self.size
         dist.all_gather_object(parts, value)
         return parts
+
+    def raise_flag(self, name: str) -> None:
+        """Lets every rank that asks know; for good. Not collective."""
+        if self.size > 1:
+            dist.distributed_c10d._get_default_store().set(name, "1")
+
+    def flag_raised(self, name: str) -> bool:
+        """True once any rank has raised the flag. Not collective: an exchange with rank 0's store, not to be asked often."""
+        return self.size > 1 and bool(dist.distributed_c10d._get_default_store().check([name]))

@@ -53,7 +53,16 @@ class RolloutTools:
 def collect(
     prompts: Sequence[tuple[int, Prompt]], tools: RolloutTools, *, completions: int, params: SamplingParams, seed: int
 ) -> list[tuple[int, Rollout]]:
-    """`completions` judged answers for each (group id, prompt); each is verified while others are still sampled."""
+    """`completions` judged answers for each (group id, prompt); each is verified while others are still sampled.
+
+    Where a run that is stopped has one rank give this up, all ranks end here.
+    """
+    return tools.progress.together(lambda: _collect(prompts, tools, completions=completions, params=params, seed=seed))
+
+
+def _collect(
+    prompts: Sequence[tuple[int, Prompt]], tools: RolloutTools, *, completions: int, params: SamplingParams, seed: int
+) -> list[tuple[int, Rollout]]:
     groups = {prompt.id: (group, prompt) for group, prompt in prompts}
     answers: dict[Hashable, tuple[int, Prompt, Completion]] = {}
     total = len(prompts) * completions

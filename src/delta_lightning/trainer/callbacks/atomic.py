@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -75,7 +75,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         with whole(Path(path), "the checkpoint") as partial, partial.open("wb") as file:
             summing = SummingFile(file)
-            torch.save(checkpoint, summing)
+            torch.save(checkpoint, cast(IO[bytes], summing))
             summing.seal()
             file.flush()
             os.fsync(file.fileno())
