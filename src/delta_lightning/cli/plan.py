@@ -158,7 +158,7 @@ class PlanCLI(DeltaCLI):
         with self._collecting():
             preflight.check_optimizer(module)
             module.verdicts.check_limit(module.verifier.limit_seconds())
-            notes += module.plan.cut.layout.check(module.backbone.attention_kernel(), None)
+            notes += module.plan.cut.layout.check(module.backbone.attention_kernel(), module.plan.cut.budget)
         for what, check in (
             ("model", module.backbone.check), ("data", data.source.check), ("sampler", module.sampler.check),
             ("verifier", module.verifier.check),

@@ -110,7 +110,10 @@ def memory_of(demand: Demand) -> Memory:
     phases = [
         Phase(name="sampling", parts=_sampling(d)),
         Phase(name="scoring", parts=scoring | held),
-        Phase(name="credit", parts=again | held | {"credit": d.credit.bytes(d.sizes.rank_trained)}),
+        Phase(
+            name="credit",
+            parts=again | held | {"credit": d.credit.bytes(d.sizes.rank_trained, d.sizes.largest.trained, d.shape.hidden)},
+        ),
         Phase(name="update", parts=_gathered(d, training=True) | _update(d)),
         Phase(name="optimiser step", parts={"temporaries": _step(d) // cut}),
         Phase(name="weight sync", parts={"tensors on their way": 2 * 4 * weights.largest if d.machine.sharded else 0}),

@@ -29,10 +29,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.live, self.peak = 0, 0
         self._counted: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self._known: dict[int, torch.UntypedStorage] = {}
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         for tensor in known:
             for storage in _storages(tensor):
-                self._known[storage._cdata] = storage
+                self._known[storage._cdata] = weakref.ref(storage, self._forgotten(storage._cdata))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs the operation, then counts what it made."""
@@ -42,6 +42,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for storage in _storages(value):
                     self._count(storage)
         return out
+
+    def count(self, tensors: Iterable[Tensor]) -> None:
+        """Counts tensors that are there already, from now on until they are freed."""
+        for tensor in tensors:
+            for storage in _storages(tensor):
+                self._count(storage)
 
     def restart(self) -> int:
         """The peak so far; the next one counts from what is live now."""
@@ -60,6 +66,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def gone(_: Any) -> None:
             self.live -= size
             del self._counted[key]
+
+        return gone
+
+    def _forgotten(self, key: int) -> Callable[[Any], None]:
+        def gone(_: Any) -> None:
+            del self._known[key]
 
         return gone
 

@@ -184,7 +184,7 @@ class Planned:
                 tried.append("--model.activation_checkpointing=true")
             rows = self.sizes(worst=True).largest.rows
             if rows > 1:
-                tried.append(f"more micro_batches (now {module.plan.cut.micro})")
+                tried.append("a smaller model.tokens_per_micro_batch")
         if memory.peak.name == "sampling":
             tried.append("a smaller model.sampler.cache_gib or max_rows")
         if machine.sharded and machine.compute_bytes == 4:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from delta_lightning.models.packed import MASKING, Packed
 from delta_lightning.planning.dry import Pass
-from delta_lightning.trainer.batching import mini_batch_of
+from delta_lightning.trainer.batching import fewest, mini_batch_of
 from delta_lightning.trainer.collate import Cut
 
 
@@ -51,13 +51,15 @@ class StepSizes:
         for group in range(cut.num_groups):
             rows[mini_batch_of(group, num_groups=cut.num_groups, updates=cut.updates)][group % ranks] += completions
         length = prompt_tokens + completion_tokens
-        parts = [part for count in {max(one) for one in rows} for part in cut.layout.cut([length] * count, cut.micro)]
+        most = max(max(one) for one in rows)
+        micro = cut.micro if cut.budget is None else max(cut.micro, fewest([length] * most, cut.layout, cut.budget))
+        parts = cut.layout.cut([length] * most, micro)
         count = max(map(len, parts))
         packed = isinstance(cut.layout, Packed)
         return cls(
             ranks=ranks, prompts=cut.num_groups, sequences=cut.num_groups * completions, updates=cut.updates,
             rank_sequences=max(sum(one[rank] for one in rows) for rank in range(ranks)), prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens, micro_batches=cut.micro, idle=sum(value == 0 for one in rows for value in one),
+            completion_tokens=completion_tokens, micro_batches=micro, idle=sum(value == 0 for one in rows for value in one),
             largest=Pass(
                 rows=1 if packed else count, columns=count * length if packed else length, trained=count * completion_tokens,
                 packed=packed and attention in MASKING,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from delta_lightning.functional.sides import BLOCK_ELEMENTS
 from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.interfaces import CreditAssigner, Head
 from delta_lightning.models.scorer import WholeHead
@@ -22,15 +23,21 @@ SMALL = {"logits_mib": 1, "block_mib": 32}  # budgets of parts that read the LM 
 
 @dataclass(frozen=True, kw_only=True)
 class CreditCost:
-    """Bytes of credit for N tokens of a rank: `fixed` + `per_token` N, and `head` for parts that read the LM head."""
+    """Bytes of credit for N tokens of width D on a rank, n of them in a micro-batch: block min(1, n D / 2^20) + per_token N + head.
 
-    fixed: int
+    Attributes:
+        block: of the temporaries of a block of rows, `functional.sides.BLOCK_ELEMENTS` elements. per_token: of vectors and
+            features. head: of parts that read the LM head.
+    """
+
+    block: int
     per_token: float
     head: int
 
-    def bytes(self, tokens: int) -> int:
-        """For so many tokens."""
-        return self.fixed + round(self.per_token * tokens) + self.head
+    def bytes(self, tokens: int, at_once: int, hidden: int) -> int:
+        """For so many tokens, `at_once` in a micro-batch."""
+        filled = min(1.0, at_once * hidden / BLOCK_ELEMENTS)
+        return round(self.block * filled + self.per_token * tokens) + self.head
 
 
 class TrialView:
@@ -92,10 +99,10 @@ class TrialView:
 def credit_cost(assigner: CreditAssigner, *, hidden: int, vocabulary: int, dtype: torch.dtype, copies_head: bool) -> CreditCost:
     """The slope and the offset of the peak between two trials of an assigner.
 
-    The head's share follows the assigner's own budgets, which are small in a trial: up to four times `logits_mib`, up to three
-    times `block_mib`, a float32 copy of the head where it is narrower, 4 V D, and, sharded, the gathered head itself.
+    The head's share follows the assigner's own budgets where they are larger than a trial's: three times what `logits_mib` and
+    `block_mib` are more, a float32 copy of the head where it is narrower, 4 V D, and, sharded, the gathered head itself.
     """
-    lengths = tuple(max(1, scale * (1 << 20) // hidden // ROWS) for scale in (4, 8))  # a few blocks of rows each
+    lengths = tuple(max(1, scale * BLOCK_ELEMENTS // hidden // ROWS) for scale in (4, 8))  # a few blocks of rows each
     peaks = []
     for length in lengths:
         view = TrialView(assigner, length, hidden, dtype)
@@ -105,12 +112,12 @@ def credit_cost(assigner: CreditAssigner, *, hidden: int, vocabulary: int, dtype
     slope = (peaks[1] - peaks[0]) / (ROWS * (lengths[1] - lengths[0]))
     fixed = max(0, round(peaks[0] - slope * ROWS * lengths[0]))
     if Need.HEAD not in assigner.needs():
-        return CreditCost(fixed=fixed, per_token=slope, head=0)
+        return CreditCost(block=fixed, per_token=slope, head=0)
     budgets = _budgets(assigner)
     narrow, weight = dtype.itemsize < 4, vocabulary * hidden
-    head = (4 * budgets["logits_mib"] << 20) + (3 * budgets["block_mib"] << 20)
+    head = sum(3 * max(0, budgets[name] - small) << 20 for name, small in SMALL.items())
     head += 4 * weight * narrow * (not budgets["block_mib"]) + weight * dtype.itemsize * copies_head
-    return CreditCost(fixed=fixed, per_token=slope, head=head)
+    return CreditCost(block=fixed, per_token=slope, head=head)
 
 
 def _budgets(part: object) -> dict[str, int]:
