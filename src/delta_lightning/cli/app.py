@@ -19,6 +19,7 @@ from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.interfaces import CreditAssigner
+from delta_lightning.models.stored_weights import CONFIGS, model_configs
 from delta_lightning.trainer.base_state import refuse_other_adapter
 from delta_lightning.trainer.callbacks import GracefulStop, HFExport, RolloutCheckpoint, RunReport
 from delta_lightning.trainer.datamodule import PromptData
@@ -70,8 +71,10 @@ class RunConfig(SaveConfigCallback):
         (folder / run_folder.CONFIG).write_text(self.text(), encoding="utf-8")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the config to the checkpoint."""
+        """Adds the config to the checkpoint, and the model's own."""
         checkpoint[resume.CONFIG_KEY] = self.text()
+        module: Any = pl_module
+        checkpoint[CONFIGS] = model_configs(module.policy)
 
     def text(self) -> str:
         """The config as YAML."""
@@ -212,7 +215,8 @@ class DeltaCLI(LightningCLI):
             options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
             if options["ckpt_path"] is None:
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
-            self.trainer.fit(model, datamodule=datamodule, **options)
+            with model.memory.explained("sampling, assigning credit or updating"):
+                self.trainer.fit(model, datamodule=datamodule, **options)
             if not _evaluated_last(self.trainer):
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
         finally:

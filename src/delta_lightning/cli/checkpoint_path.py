@@ -44,7 +44,7 @@ def resolve(
         return asked
     answer = _last(asked, template, folder, rank, say) if asked in WORDS else asked
     if answer is not None and asked not in WORDS and Path(answer).exists():
-        _refuse_damage(Path(answer), rank, say)
+        refuse_damage(Path(answer), rank, say)
     environment[VARIABLE] = answer or ""
     return answer
 
@@ -72,13 +72,13 @@ def newest_whole(folder: Path, tick: Tick = lambda done, total: None, say: Say =
     return None
 
 
-def ticker(rank: int) -> Tick:
-    """Shows how far the reading of a checkpoint is once it takes longer than two seconds."""
+def ticker(rank: int, what: str = "checking the checkpoint, MiB", shift: int = 20) -> Tick:
+    """Shows how far something is, in units of 2^shift, once it takes longer than two seconds."""
     progress, begun = Progress.for_rank(rank), time.monotonic()
 
     def tick(done: int, total: int) -> None:
         if time.monotonic() - begun > QUIET_SECONDS:
-            progress("checking the checkpoint, MiB", done >> 20, total >> 20)
+            progress(what, done >> shift, total >> shift)
 
     return tick
 
@@ -103,7 +103,8 @@ def _last(asked: str, template: str, folder: Path, rank: int, say: Say) -> str |
     )  # fmt: skip
 
 
-def _refuse_damage(checkpoint: Path, rank: int, say: Say) -> None:
+def refuse_damage(checkpoint: Path, rank: int, say: Say) -> None:
+    """Reads all of a checkpoint. Raises `ConfigError` where it is damaged, with the newest whole one beside it."""
     wrong = damage(checkpoint, ticker(rank))
     if wrong is not None:
         other = newest_whole(checkpoint.parent)

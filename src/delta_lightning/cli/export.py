@@ -1,0 +1,139 @@
+"""`delta-lightning export`: the policy of a checkpoint as a folder that `transformers` and vLLM load."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentParser
+from torch import Tensor
+
+from delta_lightning.cli import checkpoint_path
+from delta_lightning.cli.command import prepare, run_command, say, say_dropped
+from delta_lightning.cli.config_files import ShortErrors
+from delta_lightning.cli.config_parts import own_parts
+from delta_lightning.cli.quiet import quiet
+from delta_lightning.cli.resume import CONFIG_KEY, read_checkpoint
+from delta_lightning.errors import ConfigError, require
+from delta_lightning.models.adapted import attached, gathered_adapter, own_parameters
+from delta_lightning.models.adapter import Adapter
+from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.export import gathered_weights, readable, write_model
+from delta_lightning.models.stored_weights import CONFIGS, names_of, restored_configs, stored_names, stored_tensors
+from delta_lightning.trainer.base_state import KEY, refuse_other_base
+from delta_lightning.trainer.callbacks.atomic import whole
+from delta_lightning.trainer.progress import Progress
+
+DESCRIPTION = """\
+Writes the policy of a checkpoint, a file or the folder of a sharded run, as safetensors with its config and its tokenizer. It
+runs in one process without a GPU, whatever made the checkpoint, and holds one file of weights at a time; only an adapter needs
+its whole base."""
+_OWN = ("backbone", "adapter", "seed")
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command with these arguments; every error made on purpose ends in one message and an exit code."""
+    return run_command(lambda: _parse_and_export(args), interrupted="interrupted; nothing was written")
+
+
+def _parse_and_export(args: Sequence[str]) -> int:
+    quiet()
+    prepare(args, ("models",))
+    given = own_parts(args, _OWN)
+    settings = _parser().parse_args(given)
+    for name in ("ckpt_path", "out"):
+        require(
+            bool(settings[name]), f"--{name}", wanted="a path", got=settings[name], remedy="See delta-lightning export --help."
+        )
+    checkpoint, out = Path(settings.ckpt_path), Path(settings.out)
+    require(not out.exists(), "--out", wanted="a folder that is not there yet", got=str(out),
+            remedy="Nothing is overwritten: name another, or remove it.")  # fmt: skip
+    read_checkpoint(str(checkpoint))
+    checkpoint_path.refuse_damage(checkpoint, 0, say)
+    head = torch.load(
+        checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint, map_location="cpu", weights_only=True, mmap=True
+    )
+    config = head.get(CONFIG_KEY)
+    if settings.backbone is None:
+        if config is None:
+            raise ConfigError("--config", wanted="the run's config, which this checkpoint does not hold", got="none",
+                              remedy="Give the config.yaml of the run folder.")  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "config.yaml")
+            file.write_text(config, encoding="utf-8")
+            settings = _parser().parse_args([*own_parts([f"--config={file}"], _OWN), *given])
+    say_dropped()
+    return _export(checkpoint, head, out, _parser().instantiate_classes(settings))
+
+
+def _parser() -> ArgumentParser:
+    ShortErrors.roots = {"backbone": Backbone, "adapter": Adapter | None}
+    parser = ShortErrors(prog="delta-lightning export", description=DESCRIPTION)
+    parser.add_argument("--config", action="config", help="Config of the run; by default the one in the checkpoint.")
+    parser.add_argument("--ckpt_path", type=str, default=None, help="The checkpoint.")
+    parser.add_argument("--out", type=str, default=None, help="Folder to write; it must not exist.")
+    parser.add_argument("--weights", type=Literal["merged", "adapter"], default="merged",
+                        help="Of a run with an adapter: a whole model, or the adapter alone.")  # fmt: skip
+    parser.add_argument("--backbone", type=Backbone | None, default=None, help="The model; its tokenizer is exported.")
+    parser.add_argument("--adapter", type=Adapter | None, default=None, help="The adapter.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the run: of a base with random weights.")
+    return parser
+
+
+def _export(checkpoint: Path, head: dict[str, Any], out: Path, settings: Any) -> int:
+    alone = settings.weights == "adapter"
+    require(not alone or settings.adapter is not None, "--weights", wanted="merged", got=settings.weights,
+            remedy="This run had no adapter: leave it out.")  # fmt: skip
+    tokenizer = settings.backbone.tokenizer()
+    policy: Any = _adapted(checkpoint, head, settings) if settings.adapter is not None or KEY in head else None
+    with whole(out, "the export") as partial:
+        if alone:
+            partial.mkdir(parents=True)
+            base = getattr(policy.config, "_name_or_path", None) or None
+            settings.adapter.write(partial, dict(gathered_adapter(policy)), base)
+        elif policy is not None:
+            write_model(partial, gathered_weights(policy), policy.config, policy.generation_config)
+        else:
+            _write_stored(partial, checkpoint, head, settings.backbone)
+        tokenizer.save_pretrained(partial)
+        readable(partial)
+    say(f"exported {checkpoint} to {out}")
+    return 0
+
+
+def _write_stored(folder: Path, checkpoint: Path, head: dict[str, Any], backbone: Backbone) -> None:
+    if CONFIGS in head:
+        config, generation = restored_configs(head[CONFIGS])
+    else:  # a checkpoint of an earlier version
+        config, generation = backbone.meta().config, None
+    names, found = names_of(config), set(stored_names(checkpoint))
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ConfigError(
+            "--config", wanted="the model of the checkpoint", got=f"one with {len(missing)} others, such as {missing[0]}",
+            remedy="Leave --config out: the checkpoint holds it.",
+        )  # fmt: skip
+    write_model(folder, _shown(stored_tensors(checkpoint, names), len(names)), config, generation)
+
+
+def _adapted(checkpoint: Path, head: dict[str, Any], settings: Any) -> Any:
+    """The base with the checkpoint's adapter. Raises `ConfigError` for another base or adapter."""
+    progress = Progress.for_rank(0)
+    context = LoadContext(seed=settings.seed, tick=progress, say=say)
+    policy = attached(settings.backbone.load(context), settings.adapter)
+    refuse_other_base(head, policy)
+    own = dict(own_parameters(policy))
+    with torch.no_grad():
+        for name, value in stored_tensors(checkpoint, list(own)):
+            own[name].copy_(value)
+    return policy
+
+
+def _shown(tensors: Iterator[tuple[str, Tensor]], total: int) -> Iterator[tuple[str, Tensor]]:
+    progress = checkpoint_path.ticker(0, "exporting, tensors", 0)
+    for number, pair in enumerate(tensors, 1):
+        progress(number, total)
+        yield pair

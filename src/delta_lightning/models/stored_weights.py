@@ -1,0 +1,74 @@
+"""Tensors of a checkpoint by name, one at a time and whole, without a model or a process group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PREFIX = "policy."  # of the policy's tensors among those of the module
+CONFIGS = "delta_lightning_model"  # entry of a checkpoint: the model's configs as JSON
+
+
+def model_configs(policy: Any) -> dict[str, str]:
+    """The configs of a model as plain values for a checkpoint, so that it can be exported without its base."""
+    configs = {"config": policy.config, "generation": policy.generation_config}
+    return {name: json.dumps(one.to_dict(), default=str) for name, one in configs.items() if one is not None}
+
+
+def restored_configs(stored: dict[str, str]) -> tuple[Any, Any]:
+    """The inverse of `model_configs`: config, and generation config or None."""
+    from transformers import AutoConfig, GenerationConfig
+
+    values = json.loads(stored["config"])
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    return config, GenerationConfig.from_dict(json.loads(stored["generation"])) if "generation" in stored else None
+
+
+def names_of(config: Any) -> list[str]:
+    """Parameters and persistent buffers of a causal LM in their order, a tied head left out."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    kept = model.state_dict().keys()
+    return [name for name, _ in model.named_parameters()] + [name for name, _ in model.named_buffers() if name in kept]
+
+
+def stored_names(checkpoint: Path) -> list[str]:
+    """Names of the policy's tensors in a checkpoint, a file or a folder."""
+    keys = _metadata(checkpoint) if checkpoint.is_dir() else _file(checkpoint)
+    prefix = f"state_dict.{PREFIX}" if checkpoint.is_dir() else PREFIX
+    return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+
+
+def stored_tensors(checkpoint: Path, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Those tensors of the policy, in main memory; a file is mapped, of a folder's parts one tensor is read at a time."""
+    if not checkpoint.is_dir():
+        tensors = _file(checkpoint)
+        for name in names:
+            yield name, tensors[PREFIX + name].contiguous()
+        return
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    metadata = _metadata(checkpoint)
+    for name in names:
+        key = f"state_dict.{PREFIX}{name}"
+        tensor = torch.empty(metadata[key].size, dtype=metadata[key].properties.dtype)
+        load({key: tensor}, storage_reader=FileSystemReader(checkpoint), no_dist=True)
+        yield name, tensor
+
+
+def _file(checkpoint: Path) -> dict[str, Tensor]:
+    return dict(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
+
+
+def _metadata(checkpoint: Path) -> dict[str, Any]:
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    return dict(FileSystemReader(checkpoint).read_metadata().state_dict_metadata)

@@ -1,0 +1,73 @@
+"""The export of a checkpoint is the run's own, byte for byte; what cannot be exported is refused with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from delta_lightning.__main__ import main
+from support.kill_drill import run
+
+ONE_STEP = ("--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=2")
+KINDS = {
+    "one device": (1, ()),
+    "ddp": (2, ("--trainer.devices=2", "--trainer.strategy=ddp")),
+    "fsdp2": (2, ("--trainer.devices=2", "--trainer.strategy=fsdp2")),
+    "tied": (1, ("--model.backbone.tie_embeddings=true",)),
+    "adapter": (1, ("--model.adapter=LoRA", "--model.adapter.rank=2")),
+}
+
+
+def exported(checkpoint: Path, out: Path, *more: str) -> int:
+    return main(["export", f"--ckpt_path={checkpoint}", f"--out={out}", *more])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "kind", ["one device", "fsdp2", *(pytest.param(k, marks=pytest.mark.slow) for k in ("ddp", "tied", "adapter"))]
+)
+def test_it_is_the_runs_own_export(kind: str, tmp_path: Path) -> None:
+    ranks, options = KINDS[kind]
+    ended = run(tmp_path, *ONE_STEP, *options, ranks=ranks)
+    assert ended.codes == [0] * ranks, ended.printed
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-1.ckpt"
+    assert checkpoint.is_dir() == (kind == "fsdp2")
+    assert exported(checkpoint, tmp_path / "out") == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "run" / "export")
+    if kind == "adapter":
+        assert exported(checkpoint, tmp_path / "alone", "--weights=adapter") == 0
+        assert "adapter_model.safetensors" in contents(tmp_path / "alone")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.save({"global_step": 1, "state_dict": {}}, tmp_path / "step-1.ckpt")
+    return tmp_path / "step-1.ckpt"
+
+
+def test_nothing_is_overwritten(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    assert exported(file, tmp_path / "out") == 2
+    assert "--out: wanted a folder that is not there yet" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_bytes(file.read_bytes()[:-30])
+    assert exported(file, tmp_path / "out") == 2
+    assert "step-1.ckpt: wanted a checkpoint of this trainer, got a file that is none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_without_a_config_asks_for_it(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exported(file, tmp_path / "out") == 2
+    assert "--config: wanted the run's config, which this checkpoint does not hold" in capsys.readouterr().err
+
+
+def test_paths_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--out=x"]) == 2
+    assert "--ckpt_path: wanted a path" in capsys.readouterr().err
