@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +47,7 @@ class StepSetup:
     penalties: tuple[Any, ...] = ()
     refill_rounds: int = 0
     reference: Any = None  # a scorer
+    budget: int | None = None
 
     def parts(self) -> Parts:
         return Parts(
@@ -55,6 +57,14 @@ class StepSetup:
 
     def scorer(self, model: Any) -> Scorer:
         return Scorer(model=model, temperature=1.0, head_budget_bytes=self.head_budget)
+
+
+class Spoken(Progress):
+    """Hands lines that stay to a function."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.line = say  # type: ignore[method-assign]
 
 
 class Numbered:
@@ -70,17 +80,20 @@ class Numbered:
         ]
 
 
-def make_buffer(model: Any, setup: StepSetup, book: MetricBook | None = None) -> Buffer:
+def make_buffer(
+    model: Any, setup: StepSetup, book: MetricBook | None = None, say: Callable[[str], None] = lambda line: None
+) -> Buffer:
     """The credited rollouts of this rank."""
     ranks = Ranks.current()
     plan = Plan(
-        cut=Cut(num_groups=setup.groups, updates=setup.updates, micro=setup.micro), completions=setup.completions,
+        cut=Cut(num_groups=setup.groups, updates=setup.updates, micro=setup.micro, budget=setup.budget),
+        completions=setup.completions,
         sampling=SamplingParams(max_new_tokens=setup.max_new_tokens), cache=setup.cache, seed=0,
         refill_rounds=setup.refill_rounds,
     )  # fmt: skip
     tools = RolloutTools(
         session=ScriptedSession(), judge=InlineJudge(setup.judge), policy=setup.policy, ranks=ranks, clock=PhaseClock(),
-        progress=Progress(),
+        progress=Spoken(say),
     )  # fmt: skip
     parts, book = setup.parts(), book or MetricBook()
     batch, rows = make_batch(0, Numbered(), parts, plan, tools, book)

@@ -41,6 +41,7 @@ from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.gradients import Gradients
 from delta_lightning.trainer.loading import load_policy
+from delta_lightning.trainer.memory import MicroBudget
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import derived, observe_statistics, observe_update
 from delta_lightning.trainer.pace import paced_loader
@@ -134,7 +135,7 @@ class PolicyModule(pl.LightningModule):
                     budget=tokens_per_micro_batch),
             completions=completions_per_prompt, sampling=sampling, cache=cache, seed=seed, refill_rounds=refill_rounds,
         )  # fmt: skip
-        self.held_out, self.verdicts = held_out, verdicts
+        self.held_out, self.verdicts, self.memory = held_out, verdicts, MicroBudget(tokens_per_micro_batch)
         self.gradients = Gradients(max_norm=max_grad_norm, max_skipped=max_skipped_updates)
         check_model_config(self.parts, self.plan)
         self.ahead = Ahead(one_step_off, limits.grace_seconds)
@@ -276,7 +277,8 @@ class PolicyModule(pl.LightningModule):
             None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature, self.plan.cut.layout)
         )
         book = self.rollout_book
-        batch, micro = make_batch(step, stream, self.parts, self.plan, tools, book, ready)
+        plan = replace(self.plan, cut=self.memory.of(self.plan.cut))
+        batch, micro = make_batch(step, stream, self.parts, plan, tools, book, ready)
         assert self._pool is not None
         book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
         self.ahead.observe(book, batch, step)
@@ -286,7 +288,7 @@ class PolicyModule(pl.LightningModule):
         if another_step(step + 1, self.plan.cut.updates, self.trainer.max_epochs, self.trainer.max_steps):
             following = self.data.stream(stream.drawn, self.plan.cut.num_groups, seed=self.plan.seed)
             self.ahead.begin(step + 1, following, self.plan, tools)
-        buffer = make_experience(step, batch, micro, self.parts, self.plan, self.scorer, tools, book, reference)
+        buffer = make_experience(step, batch, micro, self.parts, plan, self.scorer, tools, book, reference, self.memory)
         self.ahead.forget(step)
         return replace(buffer, metrics=derived(several_sources(self.rollout_book.take(tools.ranks))), drawn=stream.drawn)
 

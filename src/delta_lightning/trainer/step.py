@@ -27,6 +27,7 @@ from delta_lightning.models.scorer import Scorer
 from delta_lightning.trainer.buffer import Buffer, totals_of
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut, filtered, judged_batch, shaped
+from delta_lightning.trainer.memory import MicroBudget
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.observe import (
     observe_correction,
@@ -126,11 +127,17 @@ def make_experience(
     tools: RolloutTools,
     book: MetricBook,
     reference: Scorer | None = None,
+    memory: MicroBudget | None = None,
 ) -> Buffer:
-    """The batch -> credited micro-batches of this rank, all under theta_old."""
-    scored = score_batch(
-        step, batch.to(scorer.device), micro, parts, plan, scorer, tools, book, needs=parts.rollout_needs(), reference=reference
-    )
+    """The batch -> credited micro-batches of this rank, all under theta_old; smaller ones if `memory` runs out."""
+
+    def score(batch: RolloutBatch, micro: list[slice]) -> ScoredBatch:
+        needs = parts.rollout_needs()
+        return score_batch(step, batch, micro, parts, plan, scorer, tools, book, needs=needs, reference=reference)
+
+    memory = memory or MicroBudget(plan.cut.budget)
+    scored, micro = memory.scored(score, batch.to(scorer.device), micro, plan.cut, tools.ranks, tools.progress.line)
+    book.maximum("micro_batches/per_update", len(micro) // plan.cut.updates)
     with tools.clock("credit"):
         experience = credited(scored, parts.credit)
     observe_experience(book, experience, scored.view)

@@ -13,7 +13,9 @@ from torch import Tensor
 from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.interfaces import Head
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.models.sharding import sharding_of
 from delta_lightning.trainer.cache import HiddenCache, Place
+from delta_lightning.trainer.memory import bounded
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Need, RolloutBatch, TokenScores, with_mask
 
@@ -144,15 +146,24 @@ class RolloutView:
         return self._scorer.head()
 
     def _score(self) -> list[TokenScores]:
-        """The one scoring pass; every micro-batch runs, empty ones too, so that sharded ranks stay in step."""
+        """The one scoring pass; every micro-batch runs, empty ones too, so that sharded ranks stay in step.
+
+        Raises `OutOfMemory`, on every rank unless the model or the reference is sharded.
+        """
         if self._scores is None:
-            self._scores = []
-            for index, part in enumerate(self._micro):
-                scores = self._referenced(self._forward(part), part)
-                self._scores.append(replace(scores, hidden_ND=self._kept(scores) if self.caches_hidden else None))
-                if self._tick is not None:
-                    self._tick(index + 1, len(self._micro))
+            models = [one.model for one in (self._scorer, self._reference) if one is not None]
+            apart = self._ranks.size == 1 or all(sharding_of(model) is None for model in models)
+            lengths = self._batch.attention_mask_BT.sum(1).tolist()
+            largest = max((self._scorer.layout.cost(lengths[part]) for part in self._micro), default=0)
+            with bounded("scoring", largest, self._ranks, apart=apart):
+                self._scores = [self._scored(index, part) for index, part in enumerate(self._micro)]
         return self._scores
+
+    def _scored(self, index: int, part: slice) -> TokenScores:
+        scores = self._referenced(self._forward(part), part)
+        if self._tick is not None:
+            self._tick(index + 1, len(self._micro))
+        return replace(scores, hidden_ND=self._kept(scores) if self.caches_hidden else None)
 
     def _kept(self, scores: TokenScores) -> Tensor | None:
         """Hidden states as the cache keeps them: rounded the same way whether they are kept or computed again."""
