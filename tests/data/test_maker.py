@@ -71,7 +71,7 @@ def test_as_they_are_drawn_prompts_are_the_same_and_what_is_left_out_is_counted(
     assert sum(drawn.left_out.values()) == total + sum(prompt is None for prompt in prompts[2:7])
     assert set(drawn.left_out) == {"Difficulty", "PromptLength", "unusable reference"}
     assert list(drawn.every(3)) == prompts[::3]
-    assert drawn.first(9) == [prompt for prompt in prompts[:9] if prompt is not None]
+    assert drawn.tried(range(9), "t") == [prompt for prompt in prompts[:9] if prompt is not None]
 
 
 def test_a_row_that_can_neither_be_used_nor_left_out_ends_the_run_and_is_refused_before_it() -> None:
@@ -81,7 +81,7 @@ def test_a_row_that_can_neither_be_used_nor_left_out_ends_the_run_and_is_refused
     with pytest.raises(RunError, match="a row that was drawn cannot be used: data references"):
         drawn[5]
     with pytest.raises(ConfigError, match="data references"):
-        drawn.first(10)
+        drawn.tried(range(10), "t")
     assert list(drawn.every(5))[:2] == [drawn[0], None]
 
 
@@ -95,5 +95,5 @@ def test_filters_that_compare_problems_need_all_of_them() -> None:
 
 def test_no_usable_row_among_the_first_is_an_error() -> None:
     make, _, _ = maker(filters=(ColumnValue(column="difficulty", keep=("9",)),))
-    with pytest.raises(ConfigError, match="among the first 5 rows, got 0: ColumnValue left out 5"):
-        DrawnPrompts(problems=problems(), maker=make).first(5)
+    with pytest.raises(ConfigError, match=r"data t, split train: .*among the first 5 rows, got 0: ColumnValue left out 5"):
+        DrawnPrompts(problems=problems(), maker=make).tried(range(5), "t")

@@ -145,15 +145,14 @@ class DrawnPrompts(Sequence["Prompt | None"]):
             else:
                 yield made if isinstance(made, Prompt) else None
 
-    def first(self, rows: int) -> list[Prompt]:
-        """Prompts of the first rows: what is checked before a run. Raises `ConfigError`: none, or one that cannot be used."""
-        rows = min(rows, len(self))
-        made = [self._at(place) for place in range(rows)]
+    def tried(self, places: Sequence[int], name: str) -> list[Prompt]:
+        """Prompts of some rows of a data set: what is checked before a run. Raises `ConfigError`: none, or an unusable one."""
+        made = [self._at(place) for place in places]
         prompts = [each for each in made if isinstance(each, Prompt)]
         if not prompts:
             counts = Counter(each for each in made if isinstance(each, str))
             raise ConfigError(
-                "data, split train", wanted=f"at least 1 problem among the first {rows:,} rows",
+                f"data {name}, split train", wanted=f"at least 1 problem among the first {len(places):,} rows",
                 got="0: " + ", ".join(f"{name} left out {count:,}" for name, count in counts.items()),
                 remedy="Check the files and data.filters.",
             )  # fmt: skip

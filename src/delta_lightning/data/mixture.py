@@ -28,6 +28,7 @@ class Mixture(PromptSource):
     source of weight w, up to less than one; a source that is used up begins again, newly shuffled, whatever the others do
     (`data/order.py`). Weights are relative: {a: 3, b: 1} is {a: 0.75, b: 0.25}.
 
+    Shares are of what is drawn: a problem that is left out as it is drawn (`OnDisk`) is not replaced by one of its own source.
     Where a source reads its problems on demand, they are not interleaved but stand one source after another, which shuffling
     or weights mix.
 

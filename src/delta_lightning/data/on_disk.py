@@ -27,10 +27,10 @@ class OnDisk(PromptSource):
     is at hand at once and the order is shuffled over all rows: 8 bytes of memory for each. The same rows give the same run as
     with `Table` alone, which reads everything first.
 
-    Rows are filtered, checked and tokenized as they are drawn; only the first 256 are before the run. One that is left out is
-    counted in `data/left_out_share`; one that can be neither used nor left out (see `data.unusable_references`) ends the run.
-    Held-out problems are read whole and need a file or split of their own. Neither the uniqueness of ids nor questions that are
-    in both splits are looked for: `Decontaminate` finds the latter.
+    Rows are filtered, checked and tokenized as they are drawn; only the first 256 are tried before the run. One that is left
+    out is counted in `data/left_out_share`; one that can be neither used nor left out (see `data.unusable_references`) ends the
+    run. Held-out problems are read whole and need a file or split of their own. Neither the uniqueness of ids nor questions
+    that are in both splits are looked for: `Decontaminate` finds the latter.
 
     Args:
         table: where the rows are, and what its columns mean.

@@ -25,7 +25,7 @@ from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Prompt
 
 VALIDATION_CHUNK = 128  # prompts sampled together on each rank
-LOOKED_AT = 256  # rows checked before a run whose rows are read as they are drawn
+LOOKED_AT = 256  # rows of each data set checked before a run whose rows are read as they are drawn
 GIVE_UP = 10_000  # rows in a row that cannot be used
 
 
@@ -99,7 +99,9 @@ class PromptData(pl.LightningDataModule):
         self.templates.refuse_unknown([problem.source for problem in held_out])
         self.validation_prompts = maker.all(held_out, "held_out", self.held_out_prompts)
         self.train_prompts = train
-        self._looked_at = train.first(LOOKED_AT) if isinstance(train, DrawnPrompts) else []
+        if isinstance(train, DrawnPrompts):
+            parts = places_by_source(train).items()
+            self._looked_at = [prompt for name, places in parts for prompt in train.tried(places[:LOOKED_AT], name)]
 
     def setup(self, stage: str) -> None:
         """The run folder is known from now on: what filters report goes there."""
