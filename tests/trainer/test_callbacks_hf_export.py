@@ -10,16 +10,19 @@ import pytest
 import torch
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.models.probe import sequence_logprobs
 from delta_lightning.models.tokenizer import byte_tokenizer
+from delta_lightning.models.weights import weights_of
 from delta_lightning.trainer.callbacks import HFExport
+from support.lora import adapted
 from support.models import tiny_model
 
 
-def export(folder: Path, model: Any, *, rank: int = 0, name: str = "export") -> None:
+def export(folder: Path, model: Any, *, rank: int = 0, name: str = "export", **options: Any) -> None:
     strategy = SimpleNamespace(reduce_boolean_decision=lambda done: done)
     trainer: Any = SimpleNamespace(world_size=1, is_global_zero=rank == 0, default_root_dir=folder, strategy=strategy)
     module: Any = SimpleNamespace(policy=model, tokenizer=byte_tokenizer())
-    HFExport(folder=name).on_train_end(trainer, module)
+    HFExport(folder=name, **options).on_train_end(trainer, module)
 
 
 @pytest.mark.parametrize("family", ["qwen3", "olmo3"])
@@ -53,3 +56,35 @@ def test_a_second_export_replaces_the_first_and_other_ranks_write_nothing(tmp_pa
 def test_refuses_an_empty_name() -> None:
     with pytest.raises(ConfigError):
         HFExport(folder="")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_is_merged_into_what_samplers_are_given(tied: bool, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = adapted(vocabulary=258, tie_word_embeddings=tied)
+    export(tmp_path, model)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    given = dict(weights_of(model))
+    assert given.keys() == {name for name, _ in loaded.named_parameters()}
+    assert all(torch.equal(value, given[name]) for name, value in loaded.named_parameters())
+
+
+def test_an_adapter_alone_is_loaded_by_its_library(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    model = adapted(vocabulary=258)
+    export(tmp_path, model, weights="adapter")
+    names = {path.name for path in (tmp_path / "export").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names and "model.safetensors" not in names
+    loaded = PeftModel.from_pretrained(tiny_model(vocabulary=258), tmp_path / "export").get_base_model()
+    [ours], [theirs] = sequence_logprobs(model, [[5, 9, 200]]), sequence_logprobs(loaded, [[5, 9, 200]])
+    assert torch.equal(ours, theirs)
+
+
+def test_an_adapter_that_is_not_there_is_refused_at_the_start() -> None:
+    trainer: Any = SimpleNamespace()
+    without: Any = SimpleNamespace(adapter=None)
+    HFExport().setup(trainer, without, "fit")
+    with pytest.raises(ConfigError, match=r"export.weights: wanted merged, got 'adapter'\. There is no adapter"):
+        HFExport(weights="adapter").setup(trainer, without, "fit")

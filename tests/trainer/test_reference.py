@@ -11,9 +11,11 @@ from torch import Tensor
 
 from delta_lightning.interfaces import Penalty
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.testing.worlds import make_batch
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
 from delta_lightning.types import Experience, Need, TokenScores
+from support.lora import adapted
 from support.models import tiny_model
 from support.steps import StepSetup, gradients, make_buffer
 from support.world import run_ranks
@@ -98,3 +100,43 @@ def test_it_is_sharded_before_the_copy_moves(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_scorer_has_the_sampling_temperature() -> None:
     reference = ReferencePolicy(tiny_model(), device=torch.device("cpu"), ranks=Ranks())
     assert isinstance(reference.scorer(0.7), Scorer) and reference.scorer(0.7).temperature == 0.7
+
+
+# A policy with an adapter ------------------------------------------------------------------------------------------------
+
+
+def of_an_adapter() -> tuple[ReferencePolicy, object]:
+    policy = adapted()
+    return ReferencePolicy(policy, device=torch.device("cpu"), ranks=Ranks.current()), policy
+
+
+def test_of_an_adapter_it_is_the_frozen_base_and_costs_nothing() -> None:
+    reference, policy = of_an_adapter()
+    assert reference.bytes() == 0 and reference.scorer(0.7).temperature == 0.7
+    rows = make_batch([4, 1, 6], rewards=[1, 0, 1], groups=[0, 0, 0])
+    base = Scorer(model=tiny_model(), temperature=0.7).score(rows, frozenset()).logprobs_BT
+    scores = reference.scorer(0.7).score(rows, frozenset({Need.ENTROPY, Need.HIDDEN}))
+    assert torch.equal(scores.logprobs_BT, base.detach()) and not scores.logprobs_BT.requires_grad
+    assert scores.entropies_BT is not None and scores.hidden_ND is not None
+    trained = Scorer(model=policy, temperature=0.7).score(rows, frozenset()).logprobs_BT
+    assert float((trained - base).detach().abs().max()) > 1e-3 and trained.requires_grad, "the adapter is on again"
+
+
+def adapted_step(copied: bool) -> dict[str, object]:
+    """A step of an adapted policy whose reference is its base, or a copy of the base."""
+    torch.set_num_threads(1)
+    reference, policy = of_an_adapter()
+    if copied:
+        reference = ReferencePolicy(tiny_model(), device=torch.device("cpu"), ranks=Ranks.current())
+    setup = StepSetup(penalties=(ToyKL(),), reference=reference.scorer(1.0), micro=3)
+    buffer = make_buffer(policy, setup)
+    names = {name for name, value in policy.named_parameters() if value.requires_grad}  # type: ignore[attr-defined]
+    grads, losses = gradients(policy, buffer, setup)
+    return {"grads": [{name: one[name] for name in names} for one in grads], "losses": losses}
+
+
+def test_its_step_is_that_of_a_copied_reference() -> None:
+    base, copied = adapted_step(copied=False), adapted_step(copied=True)
+    assert base["losses"] == copied["losses"]
+    for mine, theirs in zip(base["grads"], copied["grads"], strict=True):  # type: ignore[call-overload]
+        assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
