@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ PARAMETERS = {
     "one_gpu_qwen3_1.7b_lora": 1_720_574_976,
 }  # fmt: skip
 STEPS = {"delta_qwen3_8b_deepmath": 220, "delta_qwen3_14b_deepmath": 300}  # of rollouts, in the paper
+QUICK = ("delta_qwen3_8b_deepmath", "one_gpu_qwen3_1.7b_lora")  # plans take some seconds
 PAPER = [name for name in PARAMETERS if name.startswith("delta_")]
 
 
@@ -35,8 +37,13 @@ def path_of(name: str) -> str:
     return f"--config={EXPERIMENTS / name}.yaml"
 
 
+KNOWN: dict[tuple[str, ...], tuple[PolicyModule, PromptData]] = {}  # parsing takes a second
+
+
 def built(invoke: Invoke, patch: pytest.MonkeyPatch, *args: str) -> tuple[PolicyModule, PromptData]:
     """Model and data of a config, as far as the checks that read files."""
+    if args in KNOWN:
+        return KNOWN[args]
     found: list[tuple[PolicyModule, PromptData]] = []
 
     def stop(module: PolicyModule, data: PromptData, *, rank: int) -> None:
@@ -45,9 +52,9 @@ def built(invoke: Invoke, patch: pytest.MonkeyPatch, *args: str) -> tuple[Policy
 
     patch.setattr(preflight, "check_inputs", stop)
     patch.chdir(ROOT)
-    done = invoke("fit", *args, "--trainer.accelerator=cpu", small=False)
+    done = invoke("fit", *args, "--run_dir=unused", "--trainer.accelerator=cpu", small=False)
     assert done.code == 0, done.err
-    return found[0]
+    return KNOWN.setdefault(args, found[0])
 
 
 def test_every_full_size_config_is_looked_at() -> None:
@@ -57,10 +64,8 @@ def test_every_full_size_config_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_the_model_has_the_published_number_of_parameters(
-    name: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module, _ = built(invoke, monkeypatch, path_of(name), f"--run_dir={tmp_path}/run")
+def test_the_model_has_the_published_number_of_parameters(name: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _ = built(invoke, monkeypatch, path_of(name))
     model = module.backbone.meta()
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
@@ -69,12 +74,10 @@ def test_the_model_has_the_published_number_of_parameters(
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_what_the_paper_says_of_all_its_runs(
-    name: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_paper_says_of_all_its_runs(name: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """And parts that a short config leaves out are those that the long one spells out."""
-    module, data = built(invoke, monkeypatch, path_of(name), f"--run_dir={tmp_path}/run")
-    long, _ = built(invoke, monkeypatch, path_of("delta_qwen3_8b_deepmath"), f"--run_dir={tmp_path}/run")
+    module, data = built(invoke, monkeypatch, path_of(name))
+    long, _ = built(invoke, monkeypatch, path_of("delta_qwen3_8b_deepmath"))
     assert module.parts == long.parts and module.gradients.max_norm == long.gradients.max_norm == 1.0
     cut = module.plan.cut
     assert (cut.num_groups, module.plan.completions, cut.updates, data.max_prompt_tokens) == (128, 16, 4, 2048)
@@ -85,15 +88,39 @@ def test_what_the_paper_says_of_all_its_runs(
     assert name not in STEPS or f"max_epochs: {STEPS[name]} " in text
 
 
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PARAMETERS])
+def test_the_plan_finds_no_contradiction(name: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And room, on the machine that the config names, when every answer is as long as it may be."""
+    monkeypatch.chdir(ROOT)
+    one_gpu = name.startswith("one_gpu")
+    memory = 24 if one_gpu else 80
+    length = () if one_gpu else ("--length=8000",)
+    done = invoke("plan", path_of(name), f"--memory={memory}", *length, "--json", small=False)
+    assert done.code == 0, done.err + done.out
+    assert json.loads(done.out)["contradictions"] == []
+
+
+@pytest.mark.slow
+def test_the_plan_finds_what_has_no_room(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    args = (path_of("delta_qwen3_14b_deepmath"), "--model.tokens_per_micro_batch=90112", "--memory=80", "--json")
+    done = invoke("plan", *args, small=False)
+    assert done.code == 2
+    assert "memory: wanted at most 80.0 GiB a device" in json.loads(done.out)["contradictions"][0]
+
+
 # Columns ------------------------------------------------------------------------------------------------------------------
 
 
-def prepared(found: tuple[PolicyModule, PromptData]) -> PromptData:
-    """Prompts as the run makes them, in bytes instead of the model's tokens."""
+def prepared(found: tuple[PolicyModule, PromptData], path: Path, **changes: Any) -> PromptData:
+    """Prompts as the run makes them of rows at `path` instead of the Hub's, in bytes instead of the model's tokens."""
     module, data = found
-    data.max_prompt_tokens = 8192
-    data.prepare(byte_tokenizer(), module.verifier, Progress())
-    return data
+    local = replace(data.source, hub=None, hub_config=None, held_out_split=None, path=str(path), **changes)  # type: ignore[type-var]
+    here = PromptData(
+        source=local, template=data.templates.default, max_prompt_tokens=8192, unusable_references=data.unusable_references
+    )
+    here.prepare(byte_tokenizer(), module.verifier, Progress())
+    return here
 
 
 def text_of(ids: tuple[int, ...]) -> str:
@@ -117,8 +144,7 @@ def test_columns_of_deepmath(
     name: str, invoke: Invoke, delta_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = deepmath_rows(tmp_path, delta_data / "deepmath_sample" / "sample.jsonl")
-    local = ("--data.source.hub=null", f"--data.source.path={file}", "--data.source.held_out_rows=4")
-    data = prepared(built(invoke, monkeypatch, path_of(name), *local, f"--run_dir={tmp_path}/run"))
+    data = prepared(built(invoke, monkeypatch, path_of(name)), file, held_out_rows=4)
     prompts = [*data.known_prompts(), *data.validation_prompts]
     assert 15 <= len(prompts) <= 30  # about a third of DeepMath's answers are words, which are left out
     answers = {json.loads(line)["final_answer"] for line in file.read_text(encoding="utf-8").splitlines()}
@@ -129,9 +155,8 @@ def test_columns_of_deepmath(
 
 
 @pytest.mark.data
-def test_columns_of_mbpp(invoke: Invoke, delta_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local = ("--data.source.hub=null", f"--data.source.path={delta_data / 'mbpp' / 'mbpp.jsonl'}", "--data.source.limit=64")
-    data = prepared(built(invoke, monkeypatch, path_of("delta_qwen3_8b_code"), *local, f"--run_dir={tmp_path}/run"))
+def test_columns_of_mbpp(invoke: Invoke, delta_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = prepared(built(invoke, monkeypatch, path_of("delta_qwen3_8b_code")), delta_data / "mbpp" / "mbpp.jsonl", limit=64)
     assert len(data.known_prompts()) == 64
     for prompt in data.known_prompts():
         text = text_of(prompt.token_ids)
@@ -140,12 +165,9 @@ def test_columns_of_mbpp(invoke: Invoke, delta_data: Path, tmp_path: Path, monke
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name.startswith("one_gpu")])
-def test_columns_of_gsm8k(name: str, invoke: Invoke, delta_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local = (
-        "--data.source.hub=null", f"--data.source.path={delta_data / 'gsm8k'}", "--data.source.train_file=train.jsonl",
-        "--data.source.held_out_file=test.jsonl", "--data.source.limit=64",
-    )  # fmt: skip
-    data = prepared(built(invoke, monkeypatch, path_of(name), *local, f"--run_dir={tmp_path}/run"))
+def test_columns_of_gsm8k(name: str, invoke: Invoke, delta_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"train_file": "train.jsonl", "held_out_file": "test.jsonl"}
+    data = prepared(built(invoke, monkeypatch, path_of(name)), delta_data / "gsm8k", limit=64, **files)
     assert len(data.known_prompts()) == 64 and data.validation_prompts
     assert all(float(prompt.reference["answer"]) == int(prompt.reference["answer"]) for prompt in data.known_prompts())
 
@@ -159,7 +181,7 @@ SHAPES: dict[str, tuple[str, int, int]] = {  # sampler, ranks of a node, nodes
 
 
 @pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
-def test_machines_fit_around_an_experiment(path: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_fit_around_an_experiment(path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the paper's config: another sampler and other devices, the same objective and sizes."""
     import lightning.pytorch as pl
 
@@ -172,9 +194,8 @@ def test_machines_fit_around_an_experiment(path: Path, invoke: Invoke, tmp_path:
         right(self, *args, **options)
 
     monkeypatch.setattr(pl.Trainer, "__init__", noted)
-    run = f"--run_dir={tmp_path}/run"
-    before, _ = built(invoke, monkeypatch, path_of("delta_qwen3_8b_deepmath"), run)
-    module, _ = built(invoke, monkeypatch, path_of("delta_qwen3_8b_deepmath"), f"--config={path}", run)
+    before, _ = built(invoke, monkeypatch, path_of("delta_qwen3_8b_deepmath"))
+    module, _ = built(invoke, monkeypatch, path_of("delta_qwen3_8b_deepmath"), f"--config={path}")
     sampler, devices, nodes = SHAPES[path.stem]
     assert type(module.sampler).__name__ == sampler
     assert (made[-1]["devices"], made[-1]["num_nodes"]) == (devices, nodes)
