@@ -7,7 +7,7 @@ from itertools import combinations_with_replacement, product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delta_lightning.functional.partitions import equal_sums, padded_runs
+from delta_lightning.functional.partitions import equal_sums, evened, padded_runs
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=9)
 
@@ -52,3 +52,30 @@ def test_the_largest_sum_is_within_the_bound_of_the_smallest_possible(costs: lis
 def test_ties_go_by_number() -> None:
     assert equal_sums([2, 2, 2, 2], 2) == [[0, 2], [1, 3]]
     assert equal_sums([0, 0, 0], 2) == [[0, 2], [1]], "items that cost nothing are spread too"
+
+
+ITEMS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3)), max_size=24)
+
+
+@given(ITEMS)
+@settings(max_examples=200, deadline=None)
+def test_evened_places_are_never_worse_and_leave_no_single_move_that_helps(items: list[tuple[int, int]]) -> None:
+    costs, old = [cost for cost, _ in items], [place for _, place in items]
+    new = evened(costs, old, 4)
+
+    def sums(places: list[int]) -> list[int]:
+        return [sum(cost for cost, where in zip(costs, places, strict=True) if where == place) for place in range(4)]
+
+    before, after = sums(old), sums(new)
+    assert max(after) <= max(before) and sum(after) == sum(before)
+    high = after.index(max(after))
+    smallest = min((cost for cost, where in zip(costs, new, strict=True) if where == high and cost), default=0)
+    assert max(after) - min(after) <= smallest or max(after) == min(after)
+    assert evened(costs, new, 4) == new, "what is even stays"
+
+
+def test_few_items_move() -> None:
+    assert evened([4, 4, 4, 4], [0, 0, 1, 1], 2) == [0, 0, 1, 1]
+    assert evened([5, 1, 1, 1], [0, 0, 1, 1], 2) == [0, 1, 1, 1]
+    assert evened([9, 3, 4, 2], [0, 0, 1, 1], 2) == [0, 1, 1, 1], "one place cannot have less than its one item"
+    assert evened([6, 5, 3, 2], [0, 0, 1, 1], 2) == [1, 0, 0, 1], "two change places"

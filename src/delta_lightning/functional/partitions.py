@@ -62,3 +62,36 @@ def equal_sums(costs: Sequence[float], count: int) -> list[list[int]]:
         parts[part].append(item)
         sums[part] += costs[item]
     return [parts[number] for number in sorted(range(count), key=lambda number: (-sums[number], number))]
+
+
+def evened(costs: Sequence[float], places: Sequence[int], count: int) -> list[int]:
+    """New places of items, so that the sums of `count` places are closer to one another, with few items moved.
+
+    As long as it lowers the larger of the two sums, an item of the place with the largest sum moves to the one with the
+    smallest, or two items of theirs change places: whatever lowers it most. Ties are broken by number. The largest sum never
+    grows, and ends at most one of its own items above the smallest.
+
+    Args:
+        costs: of each item, at least 0. places: of each item, 0 to count - 1.
+    """
+    new = list(places)
+    sums = [0.0] * count
+    for cost, place in zip(costs, new, strict=True):
+        sums[place] += cost
+    while True:
+        high = max(range(count), key=lambda place: (sums[place], -place))
+        low = min(range(count), key=lambda place: (sums[place], place))
+        mine = [item for item in range(len(costs)) if new[item] == high]
+        theirs = [item for item in range(len(costs)) if new[item] == low]
+        options = [(costs[one], one, -1) for one in mine]
+        options += [(costs[one] - costs[other], one, other) for one in mine for other in theirs]
+        worst = [(max(sums[high] - less, sums[low] + less), one, other) for less, one, other in options]
+        best, one, other = min(worst, default=(sums[high], -1, -1))
+        # Less by more than rounding: sums of the same items in another order must not go on for ever.
+        if high == low or best >= sums[high] * (1 - 1e-9):
+            return new
+        new[one] = low
+        if other >= 0:
+            new[other] = high
+        for place in (high, low):
+            sums[place] = sum(cost for cost, where in zip(costs, new, strict=True) if where == place)

@@ -29,6 +29,7 @@ from delta_lightning.interfaces import (
 )
 from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.costs import RowCost
 from delta_lightning.models.layout import RowLayout
 from delta_lightning.models.padded import Padded
 from delta_lightning.models.scorer import Scorer
@@ -278,7 +279,7 @@ class PolicyModule(pl.LightningModule):
         )
         book = self.rollout_book
         plan = replace(self.plan, cut=self.memory.of(self.plan.cut))
-        batch, micro = make_batch(step, stream, self.parts, plan, tools, book, ready)
+        batch, micro = make_batch(step, stream, self.parts, plan, tools, book, ready, RowCost.of(self.policy))
         assert self._pool is not None
         book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
         self.ahead.observe(book, batch, step)

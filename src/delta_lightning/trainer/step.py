@@ -7,6 +7,7 @@ part.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -24,6 +25,7 @@ from delta_lightning.interfaces import (
     TokenWeighting,
 )
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.trainer.balance import balanced
 from delta_lightning.trainer.buffer import Buffer, totals_of
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut, filtered, judged_batch, shaped
@@ -96,15 +98,17 @@ def make_batch(
     tools: RolloutTools,
     book: MetricBook,
     ready: Ready | None = None,
+    cost: Callable[[int], float] = float,
 ) -> tuple[RolloutBatch, list[slice]]:
     """The next prompts of the stream -> sampled, judged, shaped and filtered rollouts of this rank, rows of each micro-batch.
 
-    `ready` has the first of them where they were sampled ahead.
+    `ready` has the first of them where they were sampled ahead. `cost` of a row, by its tokens, is what ranks share evenly.
     """
     rollouts = fill(
         stream, tools, book, groups=plan.cut.num_groups, rounds=plan.refill_rounds, completions=plan.completions,
         params=plan.sampling, seed=rollout_seed(plan, step), shaping=parts.shaping, filters=parts.filters, ready=ready,
     )  # fmt: skip
+    rollouts = balanced(rollouts, plan.cut, cost, tools.ranks, book)
     batch, micro = judged_batch(rollouts, cut=plan.cut, completions=plan.completions, ranks=tools.ranks)
     observe_cut(book, batch, micro, plan.cut)
     batch = shaped(batch, parts.shaping)
