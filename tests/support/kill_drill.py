@@ -159,7 +159,7 @@ def differences(got: Any, want: Any, at: str = "") -> list[str]:
 def drawn(seed: int, count: int, *, ranks: int) -> list[str]:
     """Random places to kill at, over all phases."""
     draws = random.Random(seed)
-    most = {"sampling": 30, "verifying": 20, "scoring": 6, "updating": 12, "write": 3, "rename": 3, "remove": 2, "export": 1}
+    most = {"sampling": 30, "verifying": 8, "scoring": 6, "updating": 12, "write": 3, "rename": 3, "remove": 2, "export": 1}
     phases = [PHASES[i % len(PHASES)] for i in range(count)]
     return [f"{phase}:{draws.randint(1, most[phase])}:{draws.randrange(ranks)}" for phase in phases]
 

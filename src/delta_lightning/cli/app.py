@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from delta_lightning.cli import checkpoint_path, preflight, resume, run_folder, swap
+from delta_lightning.cli import checkpoint_path, export, preflight, resume, run_folder, swap
 from delta_lightning.cli.command import prepare, run_command
 from delta_lightning.cli.devices import accepted, settle_strategy
 from delta_lightning.cli.failures import debugging, hush_writers, rank
@@ -217,6 +217,7 @@ class DeltaCLI(LightningCLI):
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
             with model.memory.explained("sampling, assigning credit or updating"):
                 self.trainer.fit(model, datamodule=datamodule, **options)
+            self._export_finished(model, options["ckpt_path"])
             if not _evaluated_last(self.trainer):
                 self.trainer.validate(model, datamodule=datamodule, verbose=False)
         finally:
@@ -229,6 +230,17 @@ class DeltaCLI(LightningCLI):
             self.trainer.validate(model, datamodule=datamodule, **options)
         finally:
             model.close()
+
+    def _export_finished(self, model: PolicyModule, path: str | None) -> None:
+        """Of a run that was killed after its last checkpoint nothing is left to train, and no end of training exports it."""
+        callback = next((one for one in self.trainer.callbacks if isinstance(one, HFExport)), None)  # type: ignore[attr-defined]
+        if path is None or callback is None or callback.written or not self.trainer.is_global_zero:
+            return
+        assert self.folder is not None
+        export.write(
+            Path(path), export.read_head(Path(path)), self.folder / callback.folder, backbone=model.backbone,
+            adapter=model.adapter, seed=model.plan.seed, alone=callback.weights == "adapter",
+        )  # fmt: skip
 
     def _checkpoint_of_all(self, model: PolicyModule, path: str | None) -> str | None:
         """What rank 0 found, where a word and no path was given; ranks launched beside it have not looked."""

@@ -53,9 +53,7 @@ def _parse_and_export(args: Sequence[str]) -> int:
             remedy="Nothing is overwritten: name another, or remove it.")  # fmt: skip
     read_checkpoint(str(checkpoint))
     checkpoint_path.refuse_damage(checkpoint, 0, say)
-    head = torch.load(
-        checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint, map_location="cpu", weights_only=True, mmap=True
-    )
+    head = read_head(checkpoint)
     config = head.get(CONFIG_KEY)
     if settings.backbone is None:
         if config is None:
@@ -87,21 +85,34 @@ def _export(checkpoint: Path, head: dict[str, Any], out: Path, settings: Any) ->
     alone = settings.weights == "adapter"
     require(not alone or settings.adapter is not None, "--weights", wanted="merged", got=settings.weights,
             remedy="This run had no adapter: leave it out.")  # fmt: skip
-    tokenizer = settings.backbone.tokenizer()
-    policy: Any = _adapted(checkpoint, head, settings) if settings.adapter is not None or KEY in head else None
+    write(checkpoint, head, out, backbone=settings.backbone, adapter=settings.adapter, seed=settings.seed, alone=alone)
+    say(f"exported {checkpoint} to {out}")
+    return 0
+
+
+def read_head(checkpoint: Path) -> dict[str, Any]:
+    """All of a file, mapped; of a folder what is not cut into parts."""
+    file = checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint
+    return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+
+
+def write(
+    checkpoint: Path, head: dict[str, Any], out: Path, *, backbone: Backbone, adapter: Adapter | None, seed: int, alone: bool
+) -> None:
+    """Write the policy of a whole checkpoint to `out`; `head` is what is read of it at once, `alone` its adapter only."""
+    tokenizer = backbone.tokenizer()
+    policy: Any = _adapted(checkpoint, head, backbone, adapter, seed) if adapter is not None or KEY in head else None
     with whole(out, "the export") as partial:
-        if alone:
+        if alone and adapter is not None:
             partial.mkdir(parents=True)
             base = getattr(policy.config, "_name_or_path", None) or None
-            settings.adapter.write(partial, dict(gathered_adapter(policy)), base)
+            adapter.write(partial, dict(gathered_adapter(policy)), base)
         elif policy is not None:
             write_model(partial, gathered_weights(policy), policy.config, policy.generation_config)
         else:
-            _write_stored(partial, checkpoint, head, settings.backbone)
+            _write_stored(partial, checkpoint, head, backbone)
         tokenizer.save_pretrained(partial)
         readable(partial)
-    say(f"exported {checkpoint} to {out}")
-    return 0
 
 
 def _write_stored(folder: Path, checkpoint: Path, head: dict[str, Any], backbone: Backbone) -> None:
@@ -119,11 +130,10 @@ def _write_stored(folder: Path, checkpoint: Path, head: dict[str, Any], backbone
     write_model(folder, _shown(stored_tensors(checkpoint, names), len(names)), config, generation)
 
 
-def _adapted(checkpoint: Path, head: dict[str, Any], settings: Any) -> Any:
+def _adapted(checkpoint: Path, head: dict[str, Any], backbone: Backbone, adapter: Adapter | None, seed: int) -> Any:
     """The base with the checkpoint's adapter. Raises `ConfigError` for another base or adapter."""
     progress = Progress.for_rank(0)
-    context = LoadContext(seed=settings.seed, tick=progress, say=say)
-    policy = attached(settings.backbone.load(context), settings.adapter)
+    policy = attached(backbone.load(LoadContext(seed=seed, tick=progress, say=say)), adapter)
     refuse_other_base(head, policy)
     own = dict(own_parameters(policy))
     with torch.no_grad():

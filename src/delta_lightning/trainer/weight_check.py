@@ -68,13 +68,13 @@ class WeightProof:
         self._before: Tensor | None = None  # the trainer's log-probabilities of the probe under the version before
         self._served: tuple[int, Tensor] | None = None  # the version served last, and those log-probabilities
         if state and state["probe"] == self._probe:
-            self._served = (state["version"], state["logprobs"])
+            self._served, self._before = (state["version"], state["logprobs"]), state["before"]
 
     def state_dict(self) -> dict[str, Any]:
-        """The version served last with the log-probabilities of the probe, for a checkpoint; empty before the first."""
+        """The version served last, and log-probabilities of the probe, for a checkpoint; empty before the first."""
         if self._served is None:
             return {}
-        return {"version": self._served[0], "logprobs": self._served[1], "probe": self._probe}
+        return {"version": self._served[0], "logprobs": self._served[1], "before": self._before, "probe": self._probe}
 
     def deliver(self, session: SamplerSession, version: int, policy: Any, book: MetricBook) -> SyncReceipt:
         """Hand the policy's weights over and check the receipt. Raises `RunError`."""

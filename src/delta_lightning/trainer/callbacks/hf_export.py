@@ -29,6 +29,7 @@ class HFExport(pl.Callback):
     def __init__(self, folder: str = "export", weights: Literal["merged", "adapter"] = "merged") -> None:
         require(bool(folder.strip()), "HFExport.folder", wanted="a name", got=folder, remedy='"export" is usual.')
         self.folder, self.weights = folder, weights
+        self.written = False  # by this process
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse to export an adapter where there is none. Raises `ConfigError`."""
@@ -55,7 +56,7 @@ class HFExport(pl.Callback):
         finally:  # also when the disk is full: the other ranks take part in every parameter that is left
             for _ in weights:
                 pass
-            everywhere = trainer.strategy.reduce_boolean_decision(done)
+            everywhere = self.written = trainer.strategy.reduce_boolean_decision(done)
         if not everywhere:
             raise RunError("the export could not be written; rank 0 says why")
 

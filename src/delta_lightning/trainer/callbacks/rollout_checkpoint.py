@@ -47,6 +47,10 @@ class RolloutCheckpoint(Checkpoint):
         if trainer.global_step and self.latest != position_name(trainer):
             self.save(trainer)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that was killed after its last checkpoint, and started again, may have left one too many."""
+        self._remove_old(trainer)
+
     def save(self, trainer: pl.Trainer) -> Path:
         """Save the present state under its position's name, then remove the oldest beyond `keep`. Collective.
 
@@ -59,10 +63,13 @@ class RolloutCheckpoint(Checkpoint):
         before = [other for other in self.saved if other != name]
         self.saved = [*before, name]  # before saving: this list is part of the checkpoint
         trainer.save_checkpoint(folder / name)
-        for old in self.saved[: -self.keep]:
-            trainer.strategy.remove_checkpoint(folder / old)
-        self.saved = self.saved[-self.keep :]
+        self._remove_old(trainer)
         return folder / name
+
+    def _remove_old(self, trainer: pl.Trainer) -> None:
+        for old in self.saved[: -self.keep]:
+            trainer.strategy.remove_checkpoint(Path(trainer.default_root_dir) / self.folder / old)
+        self.saved = self.saved[-self.keep :]
 
     def state_dict(self) -> dict[str, Any]:
         """Names of this run's checkpoints."""
