@@ -19,7 +19,7 @@ from delta_lightning.types import RolloutBatch
 FORMAT = 1
 SETTLED = (  # settings of the model that had their effect when the recording was made
     "verifier", "shaping", "filters", "sampling", "prompts_per_step", "completions_per_prompt", "updates_per_step",
-    "micro_batches", "refill_rounds",
+    "micro_batches", "tokens_per_micro_batch", "refill_rounds",
 )  # fmt: skip
 HASHED_AT_ONCE = 1 << 24  # bytes of a tensor that are copied to main memory at a time
 

@@ -49,7 +49,7 @@ from delta_lightning.trainer.pace import paced_loader
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
-from delta_lightning.trainer.rollouts import RolloutTools, collect, rollout_metrics, several_sources
+from delta_lightning.trainer.rollouts import RolloutTools, collect, held_out_metrics, rollout_metrics, several_sources
 from delta_lightning.trainer.step import Parts, Plan, make_batch, make_experience, micro_batch_loss, mini_batch_statistics
 from delta_lightning.trainer.verdicts import VerdictPolicy, stop_if_broken
 from delta_lightning.trainer.view import RolloutView
@@ -83,8 +83,7 @@ class PolicyModule(pl.LightningModule):
         one_step_off: sample the next rollout step while this one trains, with the weights that began it; needs a sampler with
             processes of its own. Each step but the first then trains on completions of the weights one step before.
         weight_check: what the sampler must prove after each update of its weights.
-        limits: longest silence of each phase that waits for the sampler.
-        seed: of every random draw of the run.
+        limits: longest silence of each phase that waits for the sampler. seed: of every random draw of the run.
     """
 
     def __init__(
@@ -274,11 +273,8 @@ class PolicyModule(pl.LightningModule):
         ready = self.ahead.take(step, tools)
         self.sync(step, self.rollout_book)
         stream = self.data.stream(drawn, self.plan.cut.num_groups, seed=self.plan.seed)
-        reference = (
-            None if self.reference is None else self.reference.scorer(self.plan.sampling.temperature, self.plan.cut.layout)
-        )
-        book = self.rollout_book
-        plan = replace(self.plan, cut=self.memory.of(self.plan.cut))
+        book, frozen, plan = self.rollout_book, self.reference, replace(self.plan, cut=self.memory.of(self.plan.cut))
+        reference = None if frozen is None else frozen.scorer(plan.sampling.temperature, plan.cut.layout)
         batch, micro = make_batch(step, stream, self.parts, plan, tools, book, ready, RowCost.of(self.policy))
         assert self._pool is not None
         book.maximum("verdict/workers_replaced", self._pool.counts.replaced)
@@ -395,12 +391,8 @@ class PolicyModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics, exact over all ranks. The sampler rests until the weights change hands again."""
         self.tools().session.rest()
-        values = several_sources(self.held_out_book.take(Ranks.current()))
-        kept = {
-            f"held_out/{name.split('/', 1)[1]}": v for name, v in values.items() if name.startswith(("rollout/", "reward/"))
-        }
-        kept["held_out/seconds"] = sum(self.clock.take().values())  # not part of the next rollout step
-        self.log_dict(kept)
+        seconds = sum(self.clock.take().values())  # not part of the next rollout step
+        self.log_dict(held_out_metrics(self.held_out_book.take(Ranks.current())) | {"held_out/seconds": seconds})
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Prompts stay as they are."""

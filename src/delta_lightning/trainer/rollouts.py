@@ -127,3 +127,9 @@ def several_sources(values: dict[str, float]) -> dict[str, float]:
     """The values without an accuracy by data set where there is only one, which would repeat `rollout/accuracy`."""
     named = [name for name in values if name.startswith(BY_SOURCE)]
     return values if len(named) > 1 else {name: value for name, value in values.items() if name not in named}
+
+
+def held_out_metrics(values: dict[str, float]) -> dict[str, float]:
+    """Rewards and measures of held-out completions, under the names of an evaluation."""
+    kept = {name: value for name, value in several_sources(values).items() if name.startswith(("rollout/", "reward/"))}
+    return {f"held_out/{name.split('/', 1)[1]}": value for name, value in kept.items()}
