@@ -6,22 +6,19 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from support.cli import Invoke, invoke  # noqa: F401 - a fixture
-
-PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
-CONFIGS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
-SCRIPTS = re.findall(r"```(?:bash)?\n(.*?)```", re.sub(r"```yaml\n.*?```", "", PAGE, flags=re.DOTALL), flags=re.DOTALL)
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+SCRIPTS = re.findall(r"```(?:bash)?\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_its_configs_are_accepted(number: int, invoke: Invoke, tmp_path: Path) -> None:  # noqa: F811
-    assert len(CONFIGS) == 3
-    (tmp_path / "run.yaml").write_text(CONFIGS[number])
-    outcome = invoke("fit", f"--config={tmp_path}/run.yaml", "--data.source=Arithmetic", "--print_config", small=False)
-    assert outcome.code == 0, outcome.err
-    assert "class_path: delta_lightning.samplers." in outcome.out and "mean_nats: 0.05" in outcome.out
+def test_it_names_every_machine_and_every_full_size_config() -> None:
+    """tests/cli/test_full_size_configs.py holds these to what they are for."""
+    machines = {f"configs/machine/{path.name}" for path in (ROOT / "configs" / "machine").glob("*.yaml")}
+    assert machines == set(re.findall(r"configs/machine/\w+\.yaml", PAGE))
+    for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
+        assert ("architecture: configs/models/" in path.read_text(encoding="utf-8")) == bool(
+            re.search(rf"[/`]{re.escape(path.name)}`", PAGE)
+        ), path.name
 
 
 def test_its_scripts_are_shell() -> None:
