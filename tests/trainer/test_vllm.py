@@ -48,9 +48,18 @@ def metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
-def test_a_run_samples_what_the_trainer_scores(family: str, invoke: Invoke, tmp_path: Path) -> None:  # noqa: F811
+LORA = ("--model.adapter=LoRA", "--model.adapter.rank=4")  # vLLM is given merged weights
+
+
+@pytest.mark.parametrize(("family", "adapter"), [("qwen3", ()), ("olmo3", ()), ("qwen3", LORA), ("olmo3", LORA)])
+def test_a_run_samples_what_the_trainer_scores(
+    family: str,
+    adapter: tuple[str, ...],
+    invoke: Invoke,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     outcome = invoke(
+        *adapter,
         "--model.sampler=VLLMSampler", "--model.sampler.cache_gib=0.25", f"--model.backbone.family={family}",
         *(f"--model.backbone.{option}" for option in SHAPE), "--model.optimizer.lr=0.01", "--trainer.max_epochs=3",
         "--model.sampling.max_new_tokens=24", "--model.sampling.temperature=0.8", "--model.sampling.top_p=0.9",
