@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "no model": (flags("--model.backbone=Pretrained", "--model.backbone.path=/nowhere/model"), ["/nowhere/model"]),
     "no weights": (weightless_model, ["model", "weights"]),
     "no checkpoint": (flags("--ckpt_path=nowhere.ckpt"), ["--ckpt_path=nowhere.ckpt", "nothing there"]),
-    "cut checkpoint": (cut_checkpoint, ["step-1.ckpt", "earlier one"]),
+    "cut checkpoint": (cut_checkpoint, ["step-1.ckpt", "is missing or damaged", "no whole one"]),
     "sharded checkpoint": (sharded_checkpoint, ["--ckpt_path", "step-1.ckpt", "Use --trainer.strategy=fsdp2"]),
     "folder with a run": (held_run, ["run_dir", "config.yaml", "Choose another --run_dir"]),
     "folder that cannot be made": (flags("--run_dir=/proc/run"), ["run_dir", "/proc/run", "Choose another --run_dir"]),

@@ -7,6 +7,7 @@ import csv
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ import torch
 
 from support.world import PRELOAD
 
-MARK, KILL = "DRILL_MARK", "DRILL_KILL"
+MARK, KILL, LIMIT = "DRILL_MARK", "DRILL_KILL", "DRILL_LIMIT"
 RUN = (
     "fit", "--model.backbone=Tiny", "--model.backbone.hidden_size=16", "--model.backbone.layers=2", "--model.backbone.heads=2",
     "--model.backbone.kv_heads=1", "--model.backbone.intermediate_size=32",
@@ -203,6 +204,8 @@ def _rank(environment: Mapping[str, str], args: Sequence[str], log: str) -> None
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     sys.argv = ["delta-lightning"]
     torch.set_num_threads(1)
+    if LIMIT in environment:  # bytes of a file, past which writing fails as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment[LIMIT]), int(environment[LIMIT])))
     from delta_lightning.__main__ import main
 
     sys.exit(main(list(args)))

@@ -193,6 +193,7 @@ class DeltaCLI(LightningCLI):
         preflight.check_inputs(self.model, self.datamodule, rank=rank())
         if self.checkpoint is None:
             return
+        resume.refuse_other_model(self.checkpoint.model, self.model.backbone)
         refuse_other_adapter(self.checkpoint.adapter, self.model.adapter)
         self.datamodule.refuse_changed(self.checkpoint.data)
         run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)

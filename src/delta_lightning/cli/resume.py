@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from delta_lightning.errors import ConfigError
+from delta_lightning.models.backbone import Backbone
+from delta_lightning.models.stored_weights import CONFIGS
 from delta_lightning.trainer import base_state
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
@@ -19,6 +22,10 @@ from delta_lightning.trainer.module import PolicyModule
 CONFIG_KEY = "delta_lightning_config"
 FREE_TO_DIFFER = ("run_dir", "ckpt_path", "weights_only", "verbose")
 SHOWN = 6
+SIZES = (
+    "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "tie_word_embeddings",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +33,14 @@ class Checkpoint:
     """What is read from a checkpoint before a run: the optimiser step, the config as it was saved, if it was, and the data.
 
     `data` is the state of the data module: position in the data, and their checksum. `adapter` is what an adapter that it holds
-    belongs to (`trainer/base_state.py`).
+    belongs to (`trainer/base_state.py`), `model` the config of the model, if the checkpoint has it.
     """
 
     step: int
     config: Mapping[str, Any] | None
     data: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] | None = None
+    model: Mapping[str, Any] | None = None
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -50,7 +58,31 @@ def read_checkpoint(path: str) -> Checkpoint:
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got=f"a file that is none ({type(error).__name__})",
             remedy="It may have been cut off while it was written; resume from an earlier one.",
         ) from error  # fmt: skip
-    return Checkpoint(step=step, config=yaml.safe_load(text) if text else None, data=data, adapter=stored.get(base_state.KEY))
+    model = json.loads(stored[CONFIGS]["config"]) if CONFIGS in stored else None
+    config = yaml.safe_load(text) if text else None
+    return Checkpoint(step=step, config=config, data=data, adapter=stored.get(base_state.KEY), model=model)
+
+
+def refuse_other_model(stored: Mapping[str, Any] | None, backbone: Backbone) -> None:
+    """Refuses a model of other sizes than the checkpoint's, where they are known before it loads. Raises `ConfigError`.
+
+    Args:
+        stored: config of the checkpoint's model; None if it is not known.
+        backbone: of this run; one from the Hub knows its sizes only when it has loaded.
+    """
+    if stored is None or not backbone.knows_sizes():
+        return
+    now = backbone.meta().config.to_dict()
+    other = [name for name in SIZES if name in stored and name in now and stored[name] != now[name]]
+    if other:
+        raise ConfigError(
+            "model.backbone", wanted=f"the model of the checkpoint, {_named(stored, other)}", got=_named(now, other),
+            remedy="Resume with the backbone of that run (config.yaml in its folder), or begin a new one.",
+        )  # fmt: skip
+
+
+def _named(config: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {config[name]}" for name in names)
 
 
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> str | None:

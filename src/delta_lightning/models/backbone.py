@@ -78,6 +78,10 @@ class Backbone(ABC):
         """
         return None
 
+    def knows_sizes(self) -> bool:
+        """True if `meta` needs neither weights nor a network."""
+        return True
+
     @abstractmethod
     def meta(self) -> Any:
         """The model on the meta device: its architecture without weights, for plans and memory estimates."""

@@ -135,6 +135,10 @@ class Pretrained(Backbone):
             tick=lambda done, total: context.tick(f"loading {self.path}", done, total),
         )  # fmt: skip
 
+    def knows_sizes(self) -> bool:
+        """Not of a name on the Hub."""
+        return self.architecture is not None or self._folder() is not None
+
     def meta(self) -> Any:
         """The model on the meta device, from `architecture` if it is set, else from the folder's config.json."""
         folder = self._folder()
@@ -214,7 +218,7 @@ def refuse_other_heads(model: Any, path: str) -> None:
 
 
 def _refuse_other_names(missing: list[str], beyond: list[str], path: str) -> None:
-    """Refuses weights without some tensors of the model, which would be drawn at random, or with others. Raises `ConfigError`."""
+    """Refuses weights without some of the model's tensors, which would be random, or with others. Raises `ConfigError`."""
     for names, got in ((missing, "without"), (beyond, "with")):
         if names:
             raise ConfigError(
