@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from delta_lightning.functional.sides import BLOCK_ELEMENTS
 from delta_lightning.functional.random import keyed_uniform, stable_hash
+from delta_lightning.functional.sides import BLOCK_ELEMENTS
 from delta_lightning.interfaces import CreditAssigner, Head
 from delta_lightning.models.scorer import WholeHead
 from delta_lightning.planning.meter import LiveBytes
@@ -23,7 +23,9 @@ SMALL = {"logits_mib": 1, "block_mib": 32}  # budgets of parts that read the LM 
 
 @dataclass(frozen=True, kw_only=True)
 class CreditCost:
-    """Bytes of credit for N tokens of width D on a rank, n of them in a micro-batch: block min(1, n D / 2^20) + per_token N + head.
+    """Bytes of credit for N tokens of width D on a rank, n in a micro-batch: block min(1, n D / 2^20) + per_token N + head.
+
+    Of parts that read the LM head the block counts in full, so that they are bounded from above.
 
     Attributes:
         block: of the temporaries of a block of rows, `functional.sides.BLOCK_ELEMENTS` elements. per_token: of vectors and
@@ -36,7 +38,7 @@ class CreditCost:
 
     def bytes(self, tokens: int, at_once: int, hidden: int) -> int:
         """For so many tokens, `at_once` in a micro-batch."""
-        filled = min(1.0, at_once * hidden / BLOCK_ELEMENTS)
+        filled = 1.0 if self.head else min(1.0, at_once * hidden / BLOCK_ELEMENTS)
         return round(self.block * filled + self.per_token * tokens) + self.head
 
 
@@ -124,17 +126,24 @@ def _budgets(part: object) -> dict[str, int]:
     """The largest `logits_mib` and `block_mib` of a part and the parts within."""
     found = {name: int(getattr(part, name, 0)) for name in SMALL}
     for inner in _inner(part).values():
-        found = {name: max(size, _budgets(inner)[name]) for name, size in found.items()}
+        for one in inner if isinstance(inner, tuple) else (inner,):
+            found = {name: max(size, _budgets(one)[name]) for name, size in found.items()}
     return found
 
 
 def _with_budgets(part: Any, budgets: dict[str, int]) -> Any:
     """The part with other budgets, those of the parts within too."""
+    if isinstance(part, tuple):
+        return tuple(_with_budgets(one, budgets) for one in part)
     changed = {name: size for name, size in budgets.items() if hasattr(part, name)}
     changed |= {name: _with_budgets(inner, budgets) for name, inner in _inner(part).items()}
     return replace(part, **changed) if changed else part
 
 
 def _inner(part: object) -> dict[str, Any]:
+    """The parts, and tuples of parts, that the fields of a part hold."""
     values = {item.name: getattr(part, item.name) for item in fields(part)} if is_dataclass(part) else {}
-    return {name: value for name, value in values.items() if is_dataclass(value)}
+    return {
+        name: value for name, value in values.items()
+        if is_dataclass(value) or (isinstance(value, tuple) and value and all(map(is_dataclass, value)))
+    }  # fmt: skip

@@ -1,0 +1,40 @@
+"""Bytes of credit, from trials of the assigner."""
+
+from __future__ import annotations
+
+import torch
+
+from delta_lightning.credit import Compose, Delta, Uniform
+from delta_lightning.credit.proxies import HeadGradient, HiddenGradient
+from delta_lightning.interfaces import CreditAssigner
+from delta_lightning.planning.trial import CreditCost, credit_cost
+
+
+def cost(assigner: CreditAssigner, dtype: torch.dtype = torch.float32) -> CreditCost:
+    return credit_cost(assigner, hidden=64, vocabulary=1000, dtype=dtype, copies_head=False)
+
+
+def test_uniform_credit_is_its_result() -> None:
+    found = cost(Uniform())
+    assert found.per_token == 4.0
+    assert found.head == 0 and found.block < 100
+
+
+def test_features_that_are_kept_count_by_the_token() -> None:
+    rows, features = cost(Delta()), cost(Delta(proxy=HiddenGradient()))
+    assert 64 * 4 <= features.per_token - rows.per_token + 64 <= 3 * 64 * 4  # N D of them, in the states' dtype
+
+
+def test_budgets_and_copies_of_the_head_count_where_it_is_read() -> None:
+    wide, narrow = (cost(Delta(proxy=HiddenGradient(logits_mib=9)), dtype).head for dtype in (torch.float32, torch.bfloat16))
+    assert wide == 3 * (8 << 20)
+    assert narrow - wide == 4 * 1000 * 64
+    inside = cost(Compose(assigners=(Delta(proxy=HeadGradient(block_mib=33, logits_mib=1)),)))
+    assert inside.head == 3 << 20
+
+
+def test_bytes_of_a_step() -> None:
+    found = CreditCost(block=1 << 20, per_token=10.0, head=0)
+    assert found.bytes(100, 100, 1 << 20) == (1 << 20) + 1000
+    assert found.bytes(100, 1, 1 << 19) == (1 << 19) + 1000
+    assert CreditCost(block=1 << 20, per_token=10.0, head=7).bytes(100, 1, 1) == (1 << 20) + 1000 + 7
