@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from delta_lightning.credit import Compose, Delta
-from delta_lightning.data import Arithmetic, ColumnValue, Decontaminate, Mixture, OnDisk, Table
+from delta_lightning.data import Arithmetic, ColumnValue, Decontaminate, Mixture, OnDisk, Streamed, Table
 from delta_lightning.samplers import RecordedSampler, RecordingSampler, VLLMServerSampler
 from delta_lightning.samplers.tape import TapeWriter, tape_path
 from delta_lightning.types import Example, Status
@@ -35,6 +35,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Decontaminate": lambda: Decontaminate(against={"sums": Arithmetic()}),
     "Mixture": lambda: Mixture(sources={"sums": Arithmetic()}),
     "OnDisk": lambda: OnDisk(table=Table()),
+    "Streamed": lambda: Streamed(table=Table()),
     "FirstPlace": lambda: FirstPlace(places=(LastBox(), LastLine())),
     "WeightedSum": lambda: WeightedSum(
         members={"answer": NumericVerifier(), "length": LengthPenalty(free=2)}, weights={"length": 0.1}

@@ -49,6 +49,9 @@ class Mixture(PromptSource):
         require(len(self.sources) > 0, "Mixture.sources", wanted="at least one", got={}, remedy="Name a source.")
         odd = [name for name in self.sources if not name or "/" in name]
         require(not odd, "Mixture.sources", wanted="names without a slash", got=odd, remedy="The name goes before every id.")
+        streams = [name for name, source in self.sources.items() if source.shuffle_window() is not None]
+        require(not streams, "Mixture.sources", wanted="sources whose rows can be read in any order", got=streams,
+                remedy="Read them by OnDisk, or train on the stream alone.")  # fmt: skip
         if self.weights is not None:
             require(self.weights.keys() == self.sources.keys(), "Mixture.weights",
                     wanted=f"a weight for each of {', '.join(self.sources)}", got=dict(self.weights),

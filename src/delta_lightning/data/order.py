@@ -44,6 +44,32 @@ class Passes(Order):
         return within if self._shuffled is None else self._shuffled.at(index, within)
 
 
+class Windows(Order):
+    """Every row once a pass, window after window, shuffled within each; for rows that come one after another.
+
+    A pass ends as in `Passes`, so the rows that it leaves out are of its last window.
+
+    Args:
+        size: rows. window: rows shuffled together. per_step, seed, shuffle: as in `Passes`.
+    """
+
+    def __init__(self, size: int, window: int, per_step: int, *, seed: int, shuffle: bool) -> None:
+        self._size, self._window, self._length = size, window, size // per_step * per_step
+        self._seed, self._shuffle = seed, shuffle
+        self._latest: tuple[tuple[int, int], Shuffled] | None = None
+
+    def at(self, number: int) -> int:
+        """Place `number % length` of pass `number // length`."""
+        index, within = divmod(number, self._length)
+        window, place = divmod(within, self._window)
+        if not self._shuffle:
+            return within
+        if self._latest is None or self._latest[0] != (index, window):
+            size = min(self._window, self._size - window * self._window)
+            self._latest = ((index, window), Shuffled(size, self._seed, "window", str(window)))
+        return window * self._window + self._latest[1].at(index, place)
+
+
 class Weighted(Order):
     """Several data sets in fixed shares, each passed over at its own pace.
 

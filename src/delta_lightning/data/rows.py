@@ -92,12 +92,13 @@ def hub_table(name: str, config: str | None, revision: str | None, split: str, c
         table = datasets.load_dataset(name, config, split=split, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise ConfigError(what, wanted="a data set", got=got, remedy=_hub_remedy(datasets)) from error
+        raise ConfigError(what, wanted="a data set", got=got, remedy=hub_remedy(datasets)) from error
     require_columns(what, table.column_names, columns)
     return table.select_columns(list(columns))
 
 
-def _hub_remedy(datasets: Any) -> str:
+def hub_remedy(datasets: Any) -> str:
+    """What to do where a Hub data set cannot be had."""
     if datasets.config.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, so only what was fetched before can be read: unset it once to fetch the data set."
     return "Check name, configuration, revision and split and the network, or download the data set and set path."

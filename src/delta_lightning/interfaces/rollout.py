@@ -52,6 +52,10 @@ class PromptSource(ABC):
         """
         return False
 
+    def shuffle_window(self) -> int | None:
+        """Rows that are shuffled together where rows come one after another; None: all."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerContext:

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from delta_lightning.data.fingerprint import SAMPLES, Fingerprint, data_changed
 from delta_lightning.data.joined import places_by_source, source_names
 from delta_lightning.data.maker import DrawnPrompts, PromptMaker
-from delta_lightning.data.order import Order, Passes, Weighted
+from delta_lightning.data.order import Order, Passes, Weighted, Windows
 from delta_lightning.data.prompts import PromptTemplate, Templates
 from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import ProblemFilter, PromptSource, Verifier
@@ -151,9 +151,11 @@ class PromptData(pl.LightningDataModule):
     def _ordered(self, per_step: int, seed: int) -> Order:
         key = (len(self.train_prompts), per_step, seed)
         if self._order is None or self._order[0] != key:
-            weights = self.source.shares()
-            order: Order = Passes(len(self.train_prompts), per_step, seed=seed, shuffle=self.shuffle)
-            if weights:
+            weights, size, window = self.source.shares(), len(self.train_prompts), self.source.shuffle_window()
+            order: Order = Passes(size, per_step, seed=seed, shuffle=self.shuffle)
+            if window is not None:
+                order = Windows(size, window, per_step, seed=seed, shuffle=self.shuffle)
+            elif weights:
                 order = Weighted(places_by_source(self.train_prompts), weights, seed=seed, shuffle=self.shuffle)
             self._order = (key, order)
         return self._order[1]
@@ -175,7 +177,9 @@ class PromptData(pl.LightningDataModule):
         """Of the training prompts, computed once; of up to 4096 rows of a source that is read as it is drawn."""
         if self._fingerprint is None:
             prompts, count = self.train_prompts, len(self.train_prompts)
-            if isinstance(prompts, DrawnPrompts):
+            if self.source.shuffle_window() is not None:
+                self._fingerprint = Fingerprint.of(self._looked_at, count=count)
+            elif isinstance(prompts, DrawnPrompts):
                 stride = -(-count // SAMPLES)
                 self._fingerprint = Fingerprint.of(prompts.every(stride), count=count, stride=stride)
             else:

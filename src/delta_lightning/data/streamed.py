@@ -1,0 +1,159 @@
+"""Data that do not fit onto the disk: rows come over the network while the run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, overload
+
+from delta_lightning.data.rows import Row, hub_remedy, require_columns
+from delta_lightning.data.table import Table
+from delta_lightning.errors import ConfigError, RunError, require
+from delta_lightning.interfaces import PromptSource
+from delta_lightning.types import Problem
+
+KEPT = 2  # windows at hand: a step may reach back into the one before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed(PromptSource):
+    """The training rows of a `Table`, streamed by `datasets` window by window; neither memory nor disk grows with them.
+
+    The order of a pass: windows of `window` rows as they come, and within each a keyed permutation, so that it is a function of
+    the seed and the number of a draw, the same on any number of ranks. Shuffling is as good as windows are large; a data set
+    that is sorted should be read by `OnDisk`. A run resumes exactly, after it has read again what comes before its place in the
+    pass. Each rank reads the whole stream. Rows are filtered, checked and tokenized as they are drawn, as by `OnDisk`.
+
+    A data set whose rows changed is seen by a resume only in the number of rows and in the first 256 of them. Set
+    `table.revision`.
+
+    Args:
+        table: where the rows are, and what its columns mean; held-out problems need a file or split of their own.
+        rows: training rows; further ones are not read. None: what the Hub says.
+        window: rows that are held and shuffled together, at least 256.
+        path: file or folder, instead of the table's.
+    """
+
+    table: Table
+    rows: int | None = None
+    window: int = 10_000
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.window >= 256, "Streamed.window", wanted="at least 256", got=self.window, remedy="Raise it.")
+        require(self.rows is None or self.rows >= 1, "Streamed.rows", wanted="at least 1", got=self.rows, remedy="Raise it.")
+
+    def check(self) -> None:
+        """The table's own check, and that held-out problems are named. Raises `ConfigError`."""
+        table = self._table()
+        table.check()
+        there = table.held_out_file if table.hub is None else table.held_out_split
+        require(there is not None, "Streamed.table", wanted="held-out problems of their own", got="none",
+                remedy=f"Set {'held_out_file' if table.hub is None else 'held_out_split'} of the table.")  # fmt: skip
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """Training problems that are read as they are asked for; held-out ones read whole. Raises `ConfigError`."""
+        self.check()
+        table = self._table()
+        if split == "held_out":
+            _, held_out = table.rows()
+            return [table.problem(row) for row in islice(held_out or (), table.limit)]
+        stream, told = stream_rows(table)
+        size = min(count for count in (self.rows or told, table.limit) if count) if self.rows or told else None
+        require(size is not None, "Streamed.rows", wanted="the number of rows, which nothing else tells", got=None,
+                remedy="Count them once, and set it.")  # fmt: skip
+        assert size is not None
+        return StreamRows(table, stream, size, self.window)
+
+    def every(self) -> Iterator[Problem]:
+        """The problems of both splits, one after another."""
+        return self._table().every()
+
+    def on_demand(self) -> bool:
+        """True."""
+        return True
+
+    def shuffle_window(self) -> int | None:
+        """The window: rows far apart cannot be drawn one after the other."""
+        return self.window
+
+    def _table(self) -> Table:
+        return self.table if self.path is None else dataclasses.replace(self.table, path=self.path)
+
+
+class StreamRows(Sequence[Problem]):
+    """Rows of a stream as problems; cheap when asked for window after window, and right in any order.
+
+    Args:
+        table: what the columns mean. stream: a `datasets.IterableDataset`. size: rows that it has at least. window: rows that
+            are held together.
+    """
+
+    def __init__(self, table: Table, stream: Any, size: int, window: int) -> None:
+        self._table, self._stream, self._size, self._window = table, stream, size, window
+        self._kept: dict[int, list[Mapping[str, Any]]] = {}
+        self._reader: Iterator[Mapping[str, Any]] = iter(())
+        self._next = 0  # number of the window that the reader stands before
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number, place = divmod(index, self._window)
+        if number not in self._kept:
+            self._kept[number] = self._read(number)
+            while len(self._kept) > KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return self._table.problem(Row(where=f"{self._table.train_split}:{index + 1}", values=self._kept[number][place]))
+
+    def _read(self, number: int) -> list[Mapping[str, Any]]:
+        """One window; the stream begins anew unless it stands right before it. Raises `RunError`."""
+        first = number * self._window
+        wanted = min(self._window, self._size - first)
+        try:
+            if number != self._next or number == 0:
+                self._reader = iter(self._stream.skip(first))
+            rows = list(islice(self._reader, wanted))
+        except (OSError, ValueError) as error:
+            raise RunError(f"the stream of the data broke off after row {first:,}: {type(error).__name__}: {error}") from error
+        self._next = number + 1
+        if len(rows) < wanted:
+            raise RunError(
+                f"the stream of the data ended after {first + len(rows):,} rows, and {self._size:,} were said to be there: "
+                "set data.source.rows"
+            )
+        require_columns(f"row {first + 1} of the stream", rows[0], self._table.wanted_columns())
+        return rows
+
+
+def stream_rows(table: Table) -> tuple[Any, int | None]:
+    """(`datasets.IterableDataset` of the training rows, how many there are if it knows). Raises `ConfigError`."""
+    import datasets
+
+    try:
+        if table.hub is not None:
+            stream = datasets.load_dataset(
+                table.hub, table.hub_config, split=table.train_split, revision=table.revision, streaming=True
+            )
+        else:
+            files, _ = table.files()
+            kind = "json" if files[0].suffix == ".jsonl" else "parquet"
+            mixed = {file.suffix for file in files}
+            require(len(mixed) == 1, "Streamed.table", wanted="files of one kind", got=sorted(mixed), remedy="Convert some.")
+            stream = datasets.load_dataset(kind, data_files=list(map(str, files)), split="train", streaming=True)
+    except (OSError, ValueError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ConfigError("the stream of the data", wanted="a data set", got=got, remedy=hub_remedy(datasets)) from error
+    splits = stream.info.splits or {}
+    told = splits[table.train_split].num_examples if table.hub is not None and table.train_split in splits else None
+    return stream, told
