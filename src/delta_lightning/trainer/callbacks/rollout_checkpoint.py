@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
-from delta_lightning.errors import require
-from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO
+from delta_lightning.errors import ConfigError, require
+from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO, whole
 
 
 class RolloutCheckpoint(Checkpoint):
@@ -23,23 +26,50 @@ class RolloutCheckpoint(Checkpoint):
         every: rollout steps between checkpoints.
         keep: how many of this run's checkpoints stay; the newest ones. Those of other runs are never touched.
         folder: name, inside the run folder (`trainer.default_root_dir`).
+        best: a metric, such as held_out/accuracy. The checkpoint of the rollout step with its best value so far stays too, as
+            `best-step-{n}.ckpt`: the same bytes, linked where the file system has links. The first of equal values counts.
+        best_is: the largest value or the smallest.
     """
 
-    def __init__(self, every: int = 1, keep: int = 1, folder: str = "checkpoints") -> None:
+    def __init__(
+        self,
+        every: int = 1,
+        keep: int = 1,
+        folder: str = "checkpoints",
+        best: str | None = None,
+        best_is: Literal["max", "min"] = "max",
+    ) -> None:
         require(every >= 1, "RolloutCheckpoint.every", wanted="at least 1 rollout step", got=every, remedy="1 keeps most.")
         require(keep >= 1, "RolloutCheckpoint.keep", wanted="at least 1 checkpoint", got=keep, remedy="1 takes least space.")
         require(bool(folder.strip()), "RolloutCheckpoint.folder", wanted="a name", got=folder, remedy='"checkpoints" is usual.')
         self.every, self.keep, self.folder = every, keep, folder
+        self.best, self.best_is = best, best_is
         self.saved: list[str] = []  # names in the folder, oldest first
+        self.best_value: float | None = None
+        self.best_of: list[str] = []  # of these the last is the best; others are there until it is
+        self._evaluated = False
 
     @property
     def latest(self) -> str | None:
         """Name of the newest checkpoint of this run."""
         return self.saved[-1] if self.saved else None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that was killed between two files goes on."""
+        self._evaluated = False
+        self._tidy(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Held-out metrics are those of this rollout step."""
+        self._evaluated = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A rollout step is over, its held-out evaluation too."""
-        if finished_steps(trainer) % self.every == 0:
+        value, self._evaluated = self._measured(trainer), False
+        better = value is not None and (self.best_value is None or self._beats(value, self.best_value))
+        if better:
+            self.best_value, self.best_of = value, [*self.best_of, position_name(trainer)]
+        if better or finished_steps(trainer) % self.every == 0:
             self.save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -49,7 +79,7 @@ class RolloutCheckpoint(Checkpoint):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that was killed after its last checkpoint, and started again, may have left one too many."""
-        self._remove_old(trainer)
+        self._tidy(trainer)
 
     def save(self, trainer: pl.Trainer) -> Path:
         """Save the present state under its position's name, then remove the oldest beyond `keep`. Collective.
@@ -63,21 +93,48 @@ class RolloutCheckpoint(Checkpoint):
         before = [other for other in self.saved if other != name]
         self.saved = [*before, name]  # before saving: this list is part of the checkpoint
         trainer.save_checkpoint(folder / name)
-        self._remove_old(trainer)
+        self._tidy(trainer)
         return folder / name
 
-    def _remove_old(self, trainer: pl.Trainer) -> None:
+    def _tidy(self, trainer: pl.Trainer) -> None:
+        """The best one under its own name, then no others than those that stay."""
+        folder = Path(trainer.default_root_dir) / self.folder
+        if self.best_of and trainer.is_global_zero:
+            name = self.best_of[-1]
+            target = folder / best_name(name)
+            if (folder / name).exists() and not target.exists():
+                with whole(target, "the best checkpoint") as partial:
+                    _link(folder / name, partial)
+            if target.exists():
+                for old in self.best_of[:-1]:
+                    trainer.strategy.remove_checkpoint(folder / best_name(old))
+        self.best_of = self.best_of[-1:]
         for old in self.saved[: -self.keep]:
-            trainer.strategy.remove_checkpoint(Path(trainer.default_root_dir) / self.folder / old)
+            trainer.strategy.remove_checkpoint(folder / old)
         self.saved = self.saved[-self.keep :]
 
+    def _measured(self, trainer: pl.Trainer) -> float | None:
+        """The metric's value of this rollout step; None if it is not one in which it is measured. Raises `ConfigError`."""
+        if self.best is None or (self.best.startswith("held_out/") and not self._evaluated):
+            return None
+        if self.best not in trainer.callback_metrics:
+            raise ConfigError(
+                "checkpoint.best", wanted="a metric that the run logs", got=self.best,
+                remedy=f"It logs {', '.join(sorted(trainer.callback_metrics))}.",
+            )  # fmt: skip
+        return float(trainer.callback_metrics[self.best])
+
+    def _beats(self, value: float, other: float) -> bool:
+        return value > other if self.best_is == "max" else value < other
+
     def state_dict(self) -> dict[str, Any]:
-        """Names of this run's checkpoints."""
-        return {"saved": list(self.saved)}
+        """Names of this run's checkpoints, and the best value."""
+        return {"saved": list(self.saved), "best_of": list(self.best_of), "best_value": self.best_value}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the checkpoints of the run that is resumed."""
         self.saved = list(state_dict["saved"])
+        self.best_of, self.best_value = list(state_dict.get("best_of", [])), state_dict.get("best_value")
 
 
 def finished_steps(trainer: pl.Trainer) -> int:
@@ -97,3 +154,23 @@ def updates_per_step(trainer: pl.Trainer) -> int:
     """Optimiser steps in a rollout step."""
     module: Any = trainer.lightning_module
     return int(module.plan.cut.updates)
+
+
+def best_name(name: str) -> str:
+    """`best-step-3.ckpt` of `step-3.ckpt`."""
+    return f"best-{name}"
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same bytes under another name; copied where the file system has no links."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_file)
+    else:
+        _link_file(source, target)
+
+
+def _link_file(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
