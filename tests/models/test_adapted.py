@@ -13,6 +13,7 @@ from delta_lightning.models.lora import LoRA
 from delta_lightning.models.probe import sequence_logprobs
 from delta_lightning.models.recomputing import recompute_layers
 from delta_lightning.models.scorer import Scorer
+from delta_lightning.models.sharding import full
 from delta_lightning.testing.parts import concrete_parts
 from delta_lightning.testing.worlds import make_batch
 from support.lora import adapted, snapshot
@@ -81,6 +82,12 @@ def test_the_line_for_people_has_the_numbers() -> None:
     assert line.startswith("adapter: LoRA of rank 4, scale 8 on q_proj, v_proj: 896 of 21,568 parameters are trained (4.15%)")
 
 
+def trained_gradients(model: Any) -> dict[str, torch.Tensor]:
+    rows = make_batch([4, 1, 6], rewards=[1, 0, 1], groups=[0, 0, 0])
+    Scorer(model=model).score(rows, frozenset()).logprobs_BT.sum().backward()
+    return {name: full(value.grad) for name, value in model.named_parameters() if value.requires_grad}
+
+
 def sharded() -> dict[str, Any]:
     """On each rank: values drawn into shards, the model's log-probabilities with and without the adapter."""
     torch.set_num_threads(1)
@@ -97,11 +104,13 @@ def sharded() -> dict[str, Any]:
                 parameter.fill_(0.01)
     with adapter_off(model):
         found["off"] = probe(model)
-    return found | {"on": probe(model), "alone": dict(gathered_adapter(model))}
+    narrow = initialise(cut(lambda: attached(tiny_model(dtype=torch.bfloat16), LoRA(rank=3))), seed=5)
+    return found | {"on": probe(model), "alone": dict(gathered_adapter(model)), "narrow": trained_gradients(narrow)}
 
 
 def test_two_ranks_draw_the_values_of_one_each_its_part() -> None:
     one = initialise(attached(tiny_model(tie_word_embeddings=False), LoRA(rank=3)), seed=5)
+    narrow = trained_gradients(initialise(attached(tiny_model(dtype=torch.bfloat16), LoRA(rank=3)), seed=5))
     want, base = snapshot(one), probe(tiny_model(tie_word_embeddings=False))
     for found in run_ranks(2, sharded):
         assert found["values"].keys() == want.keys()
@@ -109,4 +118,6 @@ def test_two_ranks_draw_the_values_of_one_each_its_part() -> None:
         assert found["trained"] == [name for name, value in one.named_parameters() if value.requires_grad]
         assert torch.equal(found["off"], found["begun"])
         assert float((found["off"] - base).abs().max()) < 1e-6 and float((found["on"] - base).abs().max()) > 1e-3
+        for name, value in narrow.items():  # both ranks score the same rows, and their gradients are averaged
+            assert value.dtype == torch.float32 and torch.equal(found["narrow"][name], value), name
         assert found["alone"].keys() == {name for name, _ in one.named_parameters() if ".lora_" in name}
