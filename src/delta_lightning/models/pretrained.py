@@ -11,6 +11,7 @@ from typing import Any, Literal
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.models.architecture import meta_model, read_architecture
 from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.liger import check_liger, use_liger
 from delta_lightning.models.sharding import device_of, enter
 from delta_lightning.models.weight_files import INDEX, WeightFiles, differing_names, refuse_other_shapes, tensor_files
 
@@ -28,6 +29,7 @@ class Pretrained(Backbone):
         revision: branch, tag or commit of a Hub model; a commit makes runs repeatable.
         dtype: of the weights; float32 masters unless memory forbids them.
         attn_implementation: attention kernel: "sdpa", "eager", or "flash_attention_2" where flash-attn is installed.
+        kernels: of norms, feed-forward layers and rotations: "transformers", or "liger" where liger-kernel and a GPU are.
         architecture: JSON file with the model's architecture, for `meta` only: plans need neither weights nor network.
     """
 
@@ -35,6 +37,7 @@ class Pretrained(Backbone):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    kernels: Literal["transformers", "liger"] = "transformers"
     architecture: str | None = None
 
     def __post_init__(self) -> None:
@@ -47,6 +50,9 @@ class Pretrained(Backbone):
         if self.architecture is not None:
             read_architecture(self.architecture)
         folder = self._folder()
+        if self.kernels == "liger":
+            place = self.architecture or folder
+            check_liger(None if place is None else read_architecture(place)["model_type"])
         if folder is None:
             return
         read_architecture(folder)
@@ -88,6 +94,11 @@ class Pretrained(Backbone):
     def attention_kernel(self) -> str:
         """`attn_implementation`."""
         return self.attn_implementation
+
+    def use_kernels(self, model: Any) -> None:
+        """Liger's, if they are asked for. Raises `ConfigError`."""
+        if self.kernels == "liger":
+            use_liger(model)
 
     def load(self, context: LoadContext) -> Any:
         """The model with its weights, in evaluation mode. Raises `ConfigError` if it cannot be had."""

@@ -45,14 +45,13 @@ class WeightFiles:
         """The wanted rows of each tensor, one at a time, in main memory and in the dtype of its file. No other row is read."""
         from safetensors import safe_open
 
-        done = 0
-        for file in sorted({self.files[name] for name in wanted}):
-            with safe_open(file, framework="pt", device="cpu") as opened:
-                for name in sorted(name for name in wanted if self.files[name] == file):
-                    self.tick(done, len(wanted))
-                    yield name, opened.get_slice(name)[wanted[name]]
-                    done += 1
-        self.tick(done, len(wanted))
+        for done, name in enumerate(sorted(wanted, key=lambda name: (self.files[name], name))):
+            self.tick(done, len(wanted))
+            # Closed again at once: what was read stays in memory while the file is mapped.
+            with safe_open(self.files[name], framework="pt", device="cpu") as opened:
+                rows = opened.get_slice(name)[wanted[name]]
+            yield name, rows
+        self.tick(len(wanted), len(wanted))
 
 
 def tensor_files(folder: Path) -> dict[str, Path] | None:
