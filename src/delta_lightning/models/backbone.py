@@ -67,6 +67,10 @@ class Backbone(ABC):
         """The attention kernel, as `transformers` calls it."""
         return "sdpa"
 
+    def use_kernels(self, model: Any) -> None:
+        """Puts other kernels into the model, in place, once it lies where it is to compute; results stay up to rounding."""
+        return
+
     @abstractmethod
     def load(self, context: LoadContext) -> Any:
         """The model, on the CPU and in evaluation mode; float32 unless the options say otherwise."""

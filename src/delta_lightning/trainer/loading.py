@@ -29,6 +29,7 @@ def load_policy(
     else:
         policy = load()
     keep_trained_only(initialise(policy, context.seed))
+    backbone.use_kernels(policy)
     for line in described(policy):
         context.say(line)
     return recompute_layers(policy) if activation_checkpointing else policy
