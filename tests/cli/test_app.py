@@ -58,7 +58,7 @@ def test_a_run_its_files_and_its_rerun(invoke: Invoke, tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
     done = invoke(*FAST, "--trainer.max_epochs=2")
     assert done.code == 0, done.err
-    assert {"config.yaml", "metrics.csv", "tensorboard", "checkpoints", "export", "summary.json"} <= {
+    assert {"config.yaml", "environment.jsonl", "metrics.csv", "tensorboard", "checkpoints", "export", "summary.json"} <= {
         f.name for f in run.iterdir()
     }
     assert "Traceback" not in done.err

@@ -22,7 +22,7 @@ def test_it_names_every_machine_and_every_full_size_config() -> None:
 
 
 def test_its_scripts_are_shell() -> None:
-    assert len(SCRIPTS) == 5
+    assert len(SCRIPTS) == 6
     for script in SCRIPTS:
         checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
         assert checked.returncode == 0, checked.stderr

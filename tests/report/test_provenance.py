@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from delta_lightning.report.provenance import _commit, provenance
+from delta_lightning.report.provenance import _commit, provenance, without_secrets
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -39,3 +39,10 @@ def test_is_plain_and_complete() -> None:
     assert record["seeds"] == {"seed": 3} and record["versions"]["no-such-package"] is None
     assert record["versions"]["torch"] == torch.__version__
     assert record["threads"] == torch.get_num_threads() and record["device"] and record["time"].endswith("+00:00")
+
+
+def test_secrets_are_left_out_of_the_command() -> None:
+    given = ["fit", "--model.verifier.api_key=abc", "--hf_token", "def", "--model.sampling.max_new_tokens=8", "--seed=1"]
+    assert without_secrets(given) == [
+        "fit", "--model.verifier.api_key=...", "--hf_token", "...", "--model.sampling.max_new_tokens=8", "--seed=1",
+    ]  # fmt: skip

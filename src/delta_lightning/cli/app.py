@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.models.stored_weights import CONFIGS, model_configs
+from delta_lightning.report.provenance import provenance
 from delta_lightning.trainer.base_state import refuse_other_adapter
 from delta_lightning.trainer.callbacks import GracefulStop, HFExport, RolloutCheckpoint, RunReport
 from delta_lightning.trainer.datamodule import PromptData
@@ -62,13 +64,16 @@ def say(line: str) -> None:
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the resolved config into the run folder, and into every checkpoint for the comparison on a resume."""
+    """Writes config and environment into the run folder, and the config into every checkpoint, to be compared on a resume."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called once, on rank 0, when the run begins."""
         folder = Path(self.config.run_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / run_folder.CONFIG).write_text(self.text(), encoding="utf-8")
+        module: Any = pl_module
+        with (folder / run_folder.ENVIRONMENT).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(provenance(seeds={"seed": module.plan.seed})) + "\n")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the config to the checkpoint, and the model's own."""

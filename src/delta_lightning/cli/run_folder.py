@@ -15,7 +15,7 @@ from delta_lightning.errors import ConfigError, require
 
 NOW = "{now}"
 VARIABLE = "DELTA_RUN_DIR"  # carries the folder to the ranks that Lightning starts
-CONFIG, METRICS, CHECKPOINTS = "config.yaml", "metrics.csv", "checkpoints"
+CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.csv", "environment.jsonl"
 LAUNCHED = ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "NODE_RANK")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+SECRET = re.compile(r"--[^=]*(?:key|token|secret|password)", re.IGNORECASE)
+NO_SECRET = re.compile(r"--[^=]*tokens|--[^=]*tokenizer", re.IGNORECASE)  # numbers of tokens are none
 PACKAGES = ("delta-lightning", "torch", "lightning", "transformers")
 
 
@@ -24,8 +27,9 @@ def provenance(*, seeds: Mapping[str, int] | None = None, packages: tuple[str, .
         packages: further packages whose versions matter.
 
     Returns:
-        `commit` is None when the package was not run from a checkout, and then `dirty` is too; `dirty` is True when tracked
-        files differ from the commit. `device` is the GPU's name, or the processor's. `threads` are those of torch.
+        `command` is without the values of options whose names speak of secrets. `commit` is None when the package was not run
+        from a checkout, and then `dirty` is too; `dirty` is True when tracked files differ from the commit. `device` is the
+        GPU's name, or the processor's. `threads` are those of torch.
     """
     import torch
 
@@ -37,9 +41,22 @@ def provenance(*, seeds: Mapping[str, int] | None = None, packages: tuple[str, .
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "seeds": dict(seeds or {}),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *without_secrets(sys.argv[1:])]),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def without_secrets(arguments: Sequence[str]) -> list[str]:
+    """The arguments, `...` for the value of each option whose name speaks of a key, a token, a secret or a password."""
+    told, hide = list[str](), False
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        named = name.startswith("--") and SECRET.match(name) is not None and NO_SECRET.match(name) is None
+        told.append(
+            "..." if hide and not argument.startswith("--") else f"{name}=..." if named and "=" in argument else argument
+        )
+        hide = named and "=" not in argument
+    return told
 
 
 def _commit(file: Path) -> dict[str, Any]:
