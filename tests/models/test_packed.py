@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,6 +126,47 @@ def test_a_kernel_of_variable_length_is_told_where_rows_begin_in_plain_numbers()
     assert seen["max_length_q"] == seen["max_length_k"] == 5 and isinstance(seen["max_length_q"], int)
     assert seen["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
     assert "attention_mask" not in seen and seen["use_cache"] is False
+
+
+def varlen(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens_q: torch.Tensor, cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int, max_seqlen_k: int, softmax_scale: float, causal: bool, window_size: tuple[int, int] = (-1, -1),
+    dropout_p: float = 0.0, deterministic: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """What flash attention's kernel of variable length computes: q, k, v are [tokens, heads, head_dim]."""
+    assert causal and not dropout_p and torch.equal(cu_seqlens_q, cu_seqlens_k)
+    assert max_seqlen_q == max_seqlen_k == int(cu_seqlens_q.diff().max()) and isinstance(max_seqlen_q, int)
+    out = torch.empty_like(q)
+    for first, end in pairwise(cu_seqlens_q.tolist()):
+        query, key, value = (x[first:end].transpose(0, 1) for x in (q, k, v))
+        shared = query.shape[0] // key.shape[0]
+        scores = query @ key.repeat_interleave(shared, 0).mT * softmax_scale
+        distance = torch.arange(end - first)[:, None] - torch.arange(end - first)
+        hidden = (distance < 0) | ((distance > window_size[0]) if window_size[0] >= 0 else False)
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        out[first:end] = (weights @ value.repeat_interleave(shared, 0)).transpose(0, 1)
+    return out
+
+
+@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
+def test_the_path_to_a_kernel_of_variable_length(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models' own code down to the kernel, which is stood in for: sliding windows, shared heads, no mask, no padding."""
+    from transformers import modeling_flash_attention_utils as flash
+
+    def dense(*_: Any, **__: Any) -> None:
+        raise AssertionError("rows would see each other")
+
+    model = model_of(family, tied=True)
+    padded, padded_grads = scored(model, rows(LENGTHS), Padded())
+    monkeypatch.setattr(flash, "_loaded_implementation", None)
+    monkeypatch.setattr(flash, "_lazy_imports", lambda *_, **__: (dense, varlen, None, None, None))
+    monkeypatch.setattr(model.config, "_attn_implementation_internal", "flash_attention_2")
+    packed, packed_grads = scored(model, rows(LENGTHS), Packed())
+    close(packed.logprobs_BT, padded.logprobs_BT)
+    close(packed.hidden_ND, padded.hidden_ND)
+    for name, gradient in padded_grads.items():
+        close(packed_grads[name], gradient)
+    monkeypatch.setattr(flash, "_loaded_implementation", None)  # the next to ask gets the real one
 
 
 def test_the_installed_flash_attention_takes_these_names() -> None:
