@@ -71,3 +71,12 @@ def test_one_without_a_config_asks_for_it(file: Path, tmp_path: Path, capsys: py
 def test_paths_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--out=x"]) == 2
     assert "--ckpt_path: wanted a path" in capsys.readouterr().err
+
+
+def test_an_adapter_of_a_base_that_needs_data_is_refused(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--adapter=LoRA", "--backbone=Tiny", "--backbone.warm_start={cache: false}")
+    assert exported(file, tmp_path / "out", *given) == 2
+    assert "wanted an adapter whose base can be loaded alone" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -20,6 +20,7 @@ from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.interfaces import CreditAssigner
+from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.stored_weights import CONFIGS, model_configs
 from delta_lightning.report.provenance import provenance
 from delta_lightning.trainer.base_state import refuse_other_adapter
@@ -243,9 +244,13 @@ class DeltaCLI(LightningCLI):
         if path is None or callback is None or callback.written or not self.trainer.is_global_zero:
             return
         assert self.folder is not None
+        context = LoadContext(
+            seed=model.plan.seed, demonstrations=lambda: self.datamodule.demonstrations(model.tokenizer), tick=model.progress,
+            say=model.progress.line,
+        )  # fmt: skip
         export.write(
             Path(path), export.read_head(Path(path)), self.folder / callback.folder, backbone=model.backbone,
-            adapter=model.adapter, seed=model.plan.seed, alone=callback.weights == "adapter",
+            adapter=model.adapter, context=context, alone=callback.weights == "adapter",
         )  # fmt: skip
 
     def _checkpoint_of_all(self, model: PolicyModule, path: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from delta_lightning.cli.resume import CONFIG_KEY, read_checkpoint
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.models.adapted import attached, gathered_adapter, own_parameters
 from delta_lightning.models.adapter import Adapter
-from delta_lightning.models.backbone import Backbone, LoadContext
+from delta_lightning.models.backbone import Backbone, Demonstration, LoadContext
 from delta_lightning.models.export import gathered_weights, readable, write_model
 from delta_lightning.models.stored_weights import CONFIGS, names_of, restored_configs, stored_names, stored_tensors
 from delta_lightning.trainer.base_state import KEY, refuse_other_base
@@ -85,7 +85,8 @@ def _export(checkpoint: Path, head: dict[str, Any], out: Path, settings: Any) ->
     alone = settings.weights == "adapter"
     require(not alone or settings.adapter is not None, "--weights", wanted="merged", got=settings.weights,
             remedy="This run had no adapter: leave it out.")  # fmt: skip
-    write(checkpoint, head, out, backbone=settings.backbone, adapter=settings.adapter, seed=settings.seed, alone=alone)
+    context = LoadContext(seed=settings.seed, demonstrations=_no_data, tick=Progress.for_rank(0), say=say)
+    write(checkpoint, head, out, backbone=settings.backbone, adapter=settings.adapter, context=context, alone=alone)
     say(f"exported {checkpoint} to {out}")
     return 0
 
@@ -97,11 +98,15 @@ def read_head(checkpoint: Path) -> dict[str, Any]:
 
 
 def write(
-    checkpoint: Path, head: dict[str, Any], out: Path, *, backbone: Backbone, adapter: Adapter | None, seed: int, alone: bool
-) -> None:
-    """Write the policy of a whole checkpoint to `out`; `head` is what is read of it at once, `alone` its adapter only."""
+    checkpoint: Path, head: dict[str, Any], out: Path, *, backbone: Backbone, adapter: Adapter | None, context: LoadContext,
+    alone: bool,
+) -> None:  # fmt: skip
+    """Write the policy of a whole checkpoint to `out`; `head` is what is read of it at once, `alone` its adapter only.
+
+    `context` is for the base of an adapter, which is loaded.
+    """
     tokenizer = backbone.tokenizer()
-    policy: Any = _adapted(checkpoint, head, backbone, adapter, seed) if adapter is not None or KEY in head else None
+    policy: Any = _adapted(checkpoint, head, backbone, adapter, context) if adapter is not None or KEY in head else None
     with whole(out, "the export") as partial:
         if alone and adapter is not None:
             partial.mkdir(parents=True)
@@ -130,16 +135,22 @@ def _write_stored(folder: Path, checkpoint: Path, head: dict[str, Any], backbone
     write_model(folder, _shown(stored_tensors(checkpoint, names), len(names)), config, generation)
 
 
-def _adapted(checkpoint: Path, head: dict[str, Any], backbone: Backbone, adapter: Adapter | None, seed: int) -> Any:
+def _adapted(checkpoint: Path, head: dict[str, Any], backbone: Backbone, adapter: Adapter | None, context: LoadContext) -> Any:
     """The base with the checkpoint's adapter. Raises `ConfigError` for another base or adapter."""
-    progress = Progress.for_rank(0)
-    policy = attached(backbone.load(LoadContext(seed=seed, tick=progress, say=say)), adapter)
+    policy = attached(backbone.load(context), adapter)
     refuse_other_base(head, policy)
     own = dict(own_parameters(policy))
     with torch.no_grad():
         for name, value in stored_tensors(checkpoint, list(own)):
             own[name].copy_(value)
     return policy
+
+
+def _no_data() -> Iterable[Demonstration]:
+    raise ConfigError(
+        "--ckpt_path", wanted="an adapter whose base can be loaded alone", got="a base that is warm-started on data",
+        remedy="The run writes its export itself when it ends: resume it, if it has not ended.",
+    )  # fmt: skip
 
 
 def _shown(tensors: Iterator[tuple[str, Tensor]], total: int) -> Iterator[tuple[str, Tensor]]:
