@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,8 +17,9 @@ from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.memory import MicroBudget, OutOfMemory, bounded, is_out_of_memory, largest_cost, recut
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.view import RolloutView
-from delta_lightning.types import Need, RolloutBatch, TokenScores
+from delta_lightning.types import RolloutBatch
 from support.models import tiny_model
+from support.room import room
 from support.runs import run
 from support.sharded import cut as shard
 from support.steps import StepSetup, by_sequence, make_buffer
@@ -29,33 +28,15 @@ from support.world import run_ranks
 CPU = "[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 
 
-@contextmanager
-def room(tokens: int, times: int = 1000, rank: int | None = None) -> Iterator[None]:
-    """Passes over more than `tokens` positions fail, the first `times`."""
-    original, failed = Scorer.score, 0
-
-    def score(self: Scorer, batch: RolloutBatch, needs: frozenset[Need]) -> TokenScores:
-        nonlocal failed
-        size = self.layout.cost(batch.attention_mask_BT.sum(1).tolist())
-        if size > tokens and failed < times and rank in (None, Ranks.current().rank):
-            failed += 1
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return original(self, batch, needs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "score", score)
-        yield
-
-
 def test_what_allocators_say() -> None:
     assert all(map(is_out_of_memory, (RuntimeError(CPU), torch.OutOfMemoryError("x"), MemoryError())))
     assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError("out of memory"))
     assert not is_out_of_memory(OutOfMemory("scoring", "out of memory", largest=1, agreed=True)), "said already"
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         torch.empty(1 << 60)
-    with pytest.raises(OutOfMemory, match=r"while trying .*DefaultCPUAllocator"), bounded("trying", 0, Ranks(), apart=True):
+    with pytest.raises(OutOfMemory, match=r"while trying .*DefaultCPUAllocator"), bounded("trying", int, Ranks(), apart=True):
         torch.empty(1 << 60)
-    with pytest.raises(KeyError), bounded("trying", 0, Ranks(), apart=True):
+    with pytest.raises(KeyError), bounded("trying", int, Ranks(), apart=True):
         raise KeyError("other errors pass")
 
 

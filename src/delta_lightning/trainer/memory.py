@@ -61,11 +61,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def bounded(doing: str, largest: int, ranks: Ranks, *, apart: bool) -> Iterator[None]:
+def bounded(doing: str, largest: Callable[[], int], ranks: Ranks, *, apart: bool) -> Iterator[None]:
     """Turns what an allocator raises inside into `OutOfMemory`.
 
     Args:
-        doing, largest: for the message. ranks: those that run the block, each its own share.
+        doing, largest: for the message; asked when it is written. ranks: those that run the block, each its own share.
         apart: they run no collective inside, so one that failed can still meet the others: at the end of the block all of them
             raise, or none. Otherwise the others wait for it in the middle of the model, and it ends the run.
     """
@@ -82,7 +82,7 @@ def bounded(doing: str, largest: int, ranks: Ranks, *, apart: bool) -> Iterator[
     failed = [(rank, text) for rank, text in enumerate(reasons) if text is not None]
     if failed:
         rank, text = failed[0]
-        raise OutOfMemory(doing, f"rank {rank}: {text}" if len(reasons) > 1 else text, largest=largest, agreed=apart)
+        raise OutOfMemory(doing, f"rank {rank}: {text}" if len(reasons) > 1 else text, largest=largest(), agreed=apart)
 
 
 def free() -> None:
@@ -144,7 +144,7 @@ class MicroBudget:
     @contextmanager
     def explained(self, doing: str) -> Iterator[None]:
         """Turns what an allocator raises inside into `OutOfMemory`, on the rank where it was raised."""
-        with bounded(doing, self._largest, Ranks(), apart=False):
+        with bounded(doing, lambda: self._largest, Ranks(), apart=False):
             yield
 
 

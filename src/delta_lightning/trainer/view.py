@@ -153,11 +153,13 @@ class RolloutView:
         if self._scores is None:
             models = [one.model for one in (self._scorer, self._reference) if one is not None]
             apart = self._ranks.size == 1 or all(sharding_of(model) is None for model in models)
-            lengths = self._batch.attention_mask_BT.sum(1).tolist()
-            largest = max((self._scorer.layout.cost(lengths[part]) for part in self._micro), default=0)
-            with bounded("scoring", largest, self._ranks, apart=apart):
+            with bounded("scoring", self._largest, self._ranks, apart=apart):
                 self._scores = [self._scored(index, part) for index, part in enumerate(self._micro)]
         return self._scores
+
+    def _largest(self) -> int:
+        lengths = self._batch.attention_mask_BT.sum(1).tolist()
+        return max((self._scorer.layout.cost(lengths[part]) for part in self._micro), default=0)
 
     def _scored(self, index: int, part: slice) -> TokenScores:
         scores = self._referenced(self._forward(part), part)
