@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,33 @@ def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:
         RecordingSampler(path=str(tmp_path))
     with pytest.raises(ConfigError, match=r"RecordingSampler\.path"):
         RecordingSampler(path="")
+
+
+def record(folder: Path, steps: list[int], *, resumed: bool = False) -> None:
+    """A process that samples these rollout steps: their number is the seed."""
+    session = RecordingSampler(path=str(folder), resumed=resumed).open(context(tiny_model(vocabulary=8)))
+    for step in steps:
+        session.update_weights(step, [])
+        sample(session, prompts([3, 5]), 2, seed=step)
+    session.close()
+
+
+@pytest.mark.parametrize(("first", "second"), [([0, 1, 2, 3], [2, 3, 4]), ([0, 1], [2, 3, 4]), ([0, 1, 2], [0, 1, 2, 3, 4])])
+def test_a_resumed_recording_is_that_of_a_run_that_was_never_stopped(
+    first: list[int], second: list[int], tmp_path: Path
+) -> None:
+    """Stopped after, at, and before its first checkpoint; the last call was cut off."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    record(whole, [0, 1, 2, 3, 4])
+    record(stopped, first)
+    with tape_path(stopped, 0).open("ab") as file:
+        file.write(gzip.compress(b'{"version": 9}')[:15])
+    record(stopped, second, resumed=True)
+    assert tape_path(stopped, 0).read_bytes() == tape_path(whole, 0).read_bytes()
+
+
+def test_a_recording_goes_on_only_as_it_began(tmp_path: Path) -> None:
+    part = RecordingSampler(path=str(tmp_path), resumed=True)
+    part.open(context(tiny_model(vocabulary=8), rank=0, world_size=2))
+    with pytest.raises(ConfigError, match="wanted a recording with world_size 1, got world_size 2"):
+        part.open(context(tiny_model(vocabulary=8)))

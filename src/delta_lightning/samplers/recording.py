@@ -26,20 +26,23 @@ class RecordingSampler(Sampler):
     Args:
         path: folder for the recording; it must not hold one already.
         sampler: what samples.
+        resumed: the folder may hold a recording of this same run, which was stopped: it is gone on with, and what the run
+            repeats since its checkpoint replaces what stands there from that call on.
 
     Raises:
-        ConfigError: no path, or a folder with a recording, which is never overwritten.
+        ConfigError: no path, or a folder with a recording, which is never overwritten unless `resumed` says so.
     """
 
     path: str
+    resumed: bool = False
     sampler: Sampler = field(default_factory=HFSampler)
 
     def __post_init__(self) -> None:
         require(bool(self.path), "RecordingSampler.path", wanted="a folder", got=self.path, remedy="Name one.")
-        if any(Path(self.path).glob(PATTERN)):
+        if not self.resumed and any(Path(self.path).glob(PATTERN)):
             raise ConfigError(
                 "RecordingSampler.path", wanted="a folder without a recording, which is never overwritten", got=self.path,
-                remedy="Name another folder; a run that is resumed needs a new one too.",
+                remedy="Name another folder, or set resumed: true where this is the run that made it, going on.",
             )  # fmt: skip
 
     def check(self) -> Sequence[str]:
@@ -59,7 +62,7 @@ class RecordingSampler(Sampler):
         writer = TapeWriter(tape_path(self.path, context.rank), {
             "sampler": repr(self.sampler), "rank": context.rank, "world_size": context.world_size,
             "vocabulary": int(context.model.lm_head.weight.shape[0]),
-        })  # fmt: skip
+        }, resumed=self.resumed)  # fmt: skip
         return _RecordingSession(self.sampler.open(context), writer)
 
 

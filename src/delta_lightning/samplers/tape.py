@@ -10,6 +10,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,12 +70,19 @@ class Call:
 class TapeWriter:
     """Writes a new file; one that is there is never touched. Raises `ConfigError` if there is one, `RunError` if it fails.
 
+    With `resumed` it goes on with a file of the same run, which was stopped and repeats what came after its checkpoint: from
+    the call that comes first on, the calls that stand there are replaced. A call that was cut off is cleared away.
+
     Args:
-        path: of the file. about: what is to be known of the run, as plain values.
+        path: of the file. about: what is to be known of the run, as plain values. resumed: see above.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any], *, resumed: bool = False) -> None:
         self.path = path
+        self._before: dict[str, int] = {}  # where the finished calls of the processes before begin, until the first of this one
+        if resumed and path.exists():
+            self._go_on(about)
+            return
         versions = {name: version(name) for name in ("delta-lightning", "torch", "transformers")}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,9 +105,32 @@ class TapeWriter:
         lines = _member([_plain_completion(completion) for completion in completions])
         call = {
             "version": weights_version, "seed": seed, "num_completions": num_completions, "params": plain(params),
-            "prompts": {prompt.id: fingerprint(prompt) for prompt in prompts}, "size": len(lines),
+            "prompts": {prompt.id: fingerprint(prompt) for prompt in prompts},
         }  # fmt: skip
-        self._append(_member([call]) + lines)
+        start = self._before.get(_key(**call))
+        self._before = {}
+        if start is not None:
+            os.truncate(self.path, start)
+        self._append(_member([call | {"size": len(lines)}]) + lines)
+
+    def _go_on(self, present: Mapping[str, Any]) -> None:
+        recorded = about(self.path)
+        other = [name for name in ("world_size", "vocabulary") if recorded.get(name) != present.get(name)]
+        if other:
+            name = other[0]
+            raise ConfigError(
+                str(self.path), wanted=f"a recording with {name} {present.get(name)}", got=f"{name} {recorded.get(name)}",
+                remedy="Resume as it was recorded, or name another folder.",
+            )  # fmt: skip
+        with self.path.open("rb") as file:
+            end = _read_member(file, 0)[1]
+        for call in calls(self.path):
+            self._before.setdefault(
+                _key(version=call.version, seed=call.seed, num_completions=call.num_completions, params=call.params,
+                     prompts=call.prompts), end,
+            )  # fmt: skip
+            end = call.start + call.size
+        os.truncate(self.path, end)
 
     def _append(self, data: bytes) -> None:
         try:
@@ -107,6 +138,11 @@ class TapeWriter:
                 file.write(data)
         except OSError as error:
             raise RunError(f"the recording {self.path} could not be written: {error.strerror or error}") from error
+
+
+def _key(**call: Any) -> str:
+    """What was asked for, as one text."""
+    return json.dumps(call, sort_keys=True)
 
 
 def about(path: Path) -> dict[str, Any]:
