@@ -58,11 +58,17 @@ def train_on(invoke: Invoke, *servers: Running, args: tuple[str, ...] = ()) -> O
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ["qwen3", "olmo3"])
-def test_a_run_samples_what_the_trainer_scores(serve: Nursery, invoke: Invoke, tmp_path: Path, family: str) -> None:  # noqa: F811
+@pytest.mark.parametrize(("family", "adapter"), [("qwen3", ()), ("olmo3", ("--model.adapter=LoRA",))])
+def test_a_run_samples_what_the_trainer_scores(
+    serve: Nursery,
+    invoke: Invoke,  # noqa: F811
+    tmp_path: Path,
+    family: str,
+    adapter: tuple[str, ...],
+) -> None:
     servers = [double(serve, family), double(serve, family)]
     outcome = train_on(invoke, *servers, args=(
-        f"--model.backbone.family={family}", "--model.sampling.top_p=0.9", "--model.sampling.temperature=0.8",
+        f"--model.backbone.family={family}", *adapter, "--model.sampling.top_p=0.9", "--model.sampling.temperature=0.8",
         "--trainer.check_val_every_n_epoch=1",
     ))  # fmt: skip
     assert outcome.code == 0, outcome.err
