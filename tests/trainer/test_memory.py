@@ -55,6 +55,14 @@ def test_an_update_that_does_not_fit_is_explained() -> None:
         torch.empty(1 << 60)
 
 
+def test_a_sequence_over_the_budget_is_said_once() -> None:
+    budget, said = MicroBudget(5), list[str]()
+    batch, cut = make_batch([4, 1], rewards=[0.0, 1.0], groups=[0, 0]), Cut(num_groups=1, updates=1, micro=2)
+    for _ in range(2):
+        budget.scored(lambda *_: None, batch, [slice(0, 1), slice(1, 2)], cut, Ranks(), said.append)
+    assert len(said) == 1 and said[0].startswith("one sequence takes 6 tokens, more than --model.tokens_per_micro_batch=5")
+
+
 def test_rows_cut_again_stay_in_their_update_and_within_the_budget() -> None:
     batch = make_batch([6, 1, 9, 3, 2, 8], rewards=[0.0] * 6, groups=[0, 0, 0, 1, 1, 1])
     cut = Cut(num_groups=2, updates=2, micro=1, layout=Packed(), budget=11)

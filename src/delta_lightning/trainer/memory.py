@@ -101,7 +101,7 @@ class MicroBudget:
 
     def __init__(self, tokens: int | None) -> None:
         self.tokens, self.halved = tokens, False
-        self._largest = 0
+        self._largest, self._said = 0, False
 
     def of(self, cut: Cut) -> Cut:
         """The cut of the next rollout step."""
@@ -123,7 +123,13 @@ class MicroBudget:
         Raises:
             OutOfMemory: it did not fit again, or the ranks cannot begin again together.
         """
-        self._largest = largest_cost(batch, micro, cut)
+        self._largest = largest = max(ranks.all_objects(largest_cost(batch, micro, cut)))
+        if self.tokens is not None and largest > self.tokens and not self._said:
+            self._said = True
+            say(
+                f"one sequence takes {largest:,} tokens, more than --model.tokens_per_micro_batch={self.tokens}; micro-batches "
+                "of its rollout step may cost as much (said once; see micro_batches/largest_tokens)"
+            )
         try:
             return score(batch, micro), micro
         except OutOfMemory as error:
@@ -131,10 +137,9 @@ class MicroBudget:
                 raise
             reason = error.reason
         free()
-        largest = max(ranks.all_objects(self._largest))
         self.tokens, self.halved = max(1, min(largest, self.tokens or largest) // 2), True
         batch, micro = recut(batch, micro, self.of(cut), ranks)
-        self._largest = largest_cost(batch, micro, cut)
+        self._largest = max(ranks.all_objects(largest_cost(batch, micro, cut)))
         say(
             f"out of memory while scoring micro-batches of up to {largest:,} tokens ({reason}); trying once more with "
             f"{len(micro) // cut.updates} per update, and from now on with --model.tokens_per_micro_batch={self.tokens}"
