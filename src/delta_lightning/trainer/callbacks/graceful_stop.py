@@ -194,6 +194,8 @@ class GracefulStop(pl.Callback):
 
     def _stop_before_step(self, trainer: pl.Trainer, signum: int) -> None:
         self._override = _after_evaluation(trainer) if trainer.validating else self._boundary
+        if trainer.validating and trainer.is_global_zero:
+            _say("The held-out evaluation that was under way is given up; a resume does not repeat it.")
         self._stop(trainer, signum)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
