@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from delta_lightning.data import Table
+from delta_lightning.data import OnDisk, Table
 from delta_lightning.data.prompts import make_prompts
 from delta_lightning.data.references import check_references
 from delta_lightning.errors import ConfigError
@@ -209,20 +209,25 @@ def test_a_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
     calls = []
 
-    def load_dataset(name: str, config: str | None, *, split: str) -> datasets.Dataset:
-        calls.append((name, config, split))
+    def load_dataset(name: str, config: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
+        calls.append((name, config, split, revision))
         if split == "dev":
             raise ValueError('Unknown split "dev". Should be one of train, test.')
         return datasets.Dataset.from_list(rows(4) if split == "train" else rows(2, start=50))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    table = Table(hub="openai/gsm8k", hub_config="main", held_out_split="test")
+    table = Table(hub="openai/gsm8k", hub_config="main", held_out_split="test", revision="abc123")
     table.check()
     assert not calls  # a check fetches nothing
     assert [problem.id for problem in table.problems("train")] == ["train:1", "train:2", "train:3", "train:4"]
     assert {problem.source for problem in table.problems("held_out")} == {"openai/gsm8k"}
-    assert ("openai/gsm8k", "main", "test") in calls
+    assert ("openai/gsm8k", "main", "test", "abc123") in calls
+    for split in ("train", "held_out"):
+        assert list(OnDisk(table=table).problems(split)) == list(table.problems(split))
     with pytest.raises(ConfigError, match='split "dev"'):
+        Table(hub="openai/gsm8k", train_split="dev").problems("train")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set, so only what was fetched before"):
         Table(hub="openai/gsm8k", train_split="dev").problems("train")
     with pytest.raises(ConfigError, match="'problem'"):
         Table(hub="openai/gsm8k", columns={"question": "problem"}).problems("train")
