@@ -89,6 +89,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "class that cannot be imported": (flags("--model.credit=no.such.Class"), ["cannot import no.such.Class"]),
     "class that may not be named": (flags("--model.credit=os.system"), ["os.system is not a part"]),
     "optimiser": (flags("--model.optimizer=AdmaW"), ["model.optimizer", "Did you mean AdamW?"]),
+    "optimiser of a package that is not there": (
+        config("model:\n  optimizer: {class_path: no_such_package.optim.AdamW8bit, init_args: {lr: 1e-6}}\n"),
+        ["model.optimizer: cannot import no_such_package.optim.AdamW8bit", "pip install no_such_package"],
+    ),
     "command": (lambda tmp_path: ["fitt"], ["unknown command fitt", "Did you mean fit?"]),
     # Values.
     "greedy evaluation": (

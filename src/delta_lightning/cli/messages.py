@@ -53,6 +53,7 @@ def explain(message: str, vocabulary: Vocabulary) -> str:
         _unknown_option,
         _required,
         _unknown_argument,
+        _not_installed,
         _wrong_class,
         _linked,
         _no_group,
@@ -126,6 +127,18 @@ def _unknown_argument(message: str, words: Vocabulary) -> str | None:
     name, owner = match.group(1), _short(classes[-1])
     known = _fields(classes[-1])
     return f"{_key(message)}: {owner} has no setting '{name}'.{nearest(name, known)} Known: {', '.join(known) or 'none'}."
+
+
+def _not_installed(message: str, words: Vocabulary) -> str | None:
+    """A callable, such as an optimiser, of a package that is not there."""
+    match = re.search(
+        r"callable class: No module named '([^']+)'\. Got value: (?:Namespace\(class_path=)?'?([\w.]+)", message
+    )
+    if match is None:
+        return None
+    module, name = match.groups()
+    package = module.partition(".")[0]
+    return f"{_key(message)}: cannot import {name}: there is no {module} here. Install it (pip install {package}), or correct it."
 
 
 def _wrong_class(message: str, words: Vocabulary) -> str | None:
