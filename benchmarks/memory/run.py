@@ -21,8 +21,6 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
-from support.planned import Case, Sized, measured, metered  # noqa: E402
-
 from delta_lightning.credit import Uniform  # noqa: E402
 from delta_lightning.models import Packed, Padded  # noqa: E402
 from delta_lightning.models.backbone import LoadContext  # noqa: E402
@@ -30,6 +28,7 @@ from delta_lightning.models.scorer import Scorer  # noqa: E402
 from delta_lightning.planning.dry import DryModel, Pass  # noqa: E402
 from delta_lightning.report.provenance import provenance  # noqa: E402
 from delta_lightning.trainer.cache import HiddenCache  # noqa: E402
+from support.planned import Case, Sized, measured, metered  # noqa: E402
 
 Row = dict[str, Any]
 SHALLOW = Sized(hidden_size=64, layers=1, heads=2, kv_heads=2, intermediate_size=128, context=8192, tie_embeddings=False)
@@ -75,7 +74,7 @@ def layouts() -> list[Row]:
     """One micro-batch's update against its tokens, lengths of 256 (1 - spread) to 256 (1 + spread): padded, or packed."""
     rows = []
     for spread in (0.0, 0.5, 0.9):
-        for count in (4, 8, 16):
+        for count in (4, 8):
             lengths = [round(256 * (1 + spread * (2 * k / (count - 1) - 1))) for k in range(count)]
             for layout in (Padded(), Packed()):
                 rows.append({"layout": type(layout).__name__, "spread": spread, "tokens": sum(lengths),
@@ -109,8 +108,8 @@ def cache() -> list[Row]:
     places = {"device": HiddenCache(), "host": HiddenCache(device_gib=0), "recomputed": HiddenCache(device_gib=0, host_gib=0)}
     rows = []
     for name, budgets in places.items():
-        for tokens in (128, 256, 512):
-            case = Case(backbone=replace(DEEP, hidden_size=256, layers=2), prompts=8, completions=8, micro=32, cache=budgets,
+        for tokens in (32, 64, 128):
+            case = Case(backbone=replace(DEEP, hidden_size=256, layers=2), prompts=8, completions=8, micro=16, cache=budgets,
                         completion_tokens=tokens)  # fmt: skip
             seen, plan = measured(case), case.planned()
             memory = plan.memory(plan.sizes(worst=False))
@@ -163,7 +162,7 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], default=list(STUDIES))
+    parser.add_argument("studies", nargs="*", default=list(STUDIES))
     for name in parser.parse_args().studies:
         run, over, by = STUDIES[name]
         rows = run()

@@ -25,7 +25,7 @@ DEMAND = Demand(
     sizes=StepSizes.of(CUT, completions=4, ranks=1, prompt_tokens=3, completion_tokens=7, attention="sdpa"),
     scoring=Peaks(forward=5000, kept=10, backward=0), updating=Peaks(forward=6000, kept=3000, backward=9000),
     prefill=Peaks(forward=700, kept=0, backward=0), credit=CreditCost(block=0, per_token=2.0, head=0), cache=HiddenCache(),
-    caches_hidden=True, reference=False, sampler=0, sampler_rows=8, sampler_cache=10**9,
+    caches_hidden=True, reference=False, sampler=0, sampler_sleeps=False, sampler_rows=8, sampler_cache=10**9,
 )  # fmt: skip
 
 
@@ -103,6 +103,12 @@ def test_an_engine_that_samples_leaves_the_policy_nothing_to_decode() -> None:
     memory = memory_of(replace(DEMAND, prefill=None, sampler=123))
     assert memory.stays["sampler's engine"] == 123
     assert sum({p.name: p.bytes for p in memory.phases}[name] for name in ("sampling",)) == 0
+
+
+def test_an_engine_that_sleeps_is_there_while_it_samples_and_is_updated() -> None:
+    memory = memory_of(replace(DEMAND, prefill=None, sampler=123, sampler_sleeps=True))
+    assert "sampler's engine" not in memory.stays
+    assert [phase.name for phase in memory.phases if "sampler's engine" in phase.parts] == ["sampling", "weight sync"]
 
 
 def test_prefill() -> None:

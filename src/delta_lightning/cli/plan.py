@@ -90,12 +90,10 @@ class PlanCLI(DeltaCLI):
     def before_instantiate_classes(self) -> None:
         """Checks of the trainer's settings; loggers and callbacks are not made."""
         settings = self.settings
-        for name, fine, wanted in (
-            ("mfu", 0 < settings.mfu <= 1, "a share in (0, 1]"), ("length", (settings.length or 1) >= 1, "at least 1"),
-            ("devices", (settings.devices or 1) >= 1, "at least 1"), ("flops", (settings.flops or 1) > 0, "more than 0"),
-            ("memory", (settings.memory or 1) > 0, "more than 0"),
-        ):  # fmt: skip
-            require(fine, f"--{name}", wanted=wanted, got=settings[name], remedy="See delta-lightning plan --help.")
+        for name, least in (("length", 1), ("devices", 1), ("flops", 1.0), ("memory", 1e-6)):
+            value = settings[name]
+            require(value is None or value >= least, f"--{name}", wanted=f"at least {least:g}", got=value, remedy="Raise it.")
+        require(0 < settings.mfu <= 1, "--mfu", wanted="a share in (0, 1]", got=settings.mfu, remedy="0.4 is usual.")
         with self._collecting():
             preflight.check_trainer(settings.trainer)
         settings.trainer["logger"], settings.trainer["callbacks"] = False, None

@@ -58,7 +58,8 @@ class Demand:
         weights, shape: of the model. optimizer: None if it could not be tried. sizes: of the step.
         scoring, updating: of its largest micro-batch. prefill: of the sampler's passes over prompts, if the policy samples.
         credit: what it takes beside the cache. caches_hidden: a part reads hidden states. reference: a frozen copy is kept.
-        sampler: bytes of an engine of its own on the device. sampler_rows: most rows that the policy decodes at a time.
+        sampler: bytes of an engine of its own on the device. sampler_sleeps: it gives them back while the model is scored and
+            trained. sampler_rows: most rows that the policy decodes at a time.
         sampler_cache: their most bytes of keys and values.
     """
 
@@ -75,6 +76,7 @@ class Demand:
     caches_hidden: bool
     reference: bool
     sampler: int
+    sampler_sleeps: bool
     sampler_rows: int
     sampler_cache: int
 
@@ -97,7 +99,7 @@ def memory_of(demand: Demand) -> Memory:
     stays, host = dict(stays), dict(host)
     if d.reference:
         stays["reference policy"] = weights.total // machine.ranks
-    if d.sampler:
+    if d.sampler and not d.sampler_sleeps:
         stays["sampler's engine"] = d.sampler
     stays["rollout batch"] = POSITION * d.sizes.rank_sequences * d.sizes.length
     place, cached = hidden_cache(d)
@@ -116,7 +118,11 @@ def memory_of(demand: Demand) -> Memory:
         ),
         Phase(name="update", parts=_gathered(d, training=True) | _update(d)),
         Phase(name="optimiser step", parts={"temporaries": _step(d) // cut}),
-        Phase(name="weight sync", parts={"tensors on their way": 2 * 4 * weights.largest if d.machine.sharded else 0}),
+        Phase(
+            name="weight sync",
+            parts={"tensors on their way": 2 * 4 * weights.largest if d.machine.sharded else 0}
+            | ({"sampler's engine": d.sampler} if d.sampler_sleeps else {}),
+        ),
     ]
     return Memory(stays=stays, phases=phases, host=host)
 
@@ -172,7 +178,7 @@ def _sampling(d: Demand) -> dict[str, int]:
     prefill: a pass over as many prompts as fit; draws: the logits of a chunk of rows. Sharded models are whole meanwhile.
     """
     if d.prefill is None:
-        return {"none beside the engine": 0}
+        return {"sampler's engine": d.sampler if d.sampler_sleeps else 0}
     rows = min(d.sampler_rows, d.sizes.rank_sequences)
     columns = room_for(d.sizes.length)
     per_column = 2 * len(d.shape.windows) * d.shape.key_value_width * d.machine.compute_bytes

@@ -103,7 +103,9 @@ class Planned:
                                 lambda: self._dry.update(one, entropy=bool(update & ENTROPIES), accumulating=accumulating)),
             prefill=None if hf is None else self._pass("prefill", (prefill, "prefill"), lambda: self._dry.score(prefill)),
             credit=self.credit, cache=self.module.plan.cache, caches_hidden=Need.HIDDEN in rollout,
-            reference=Need.REFERENCE in rollout and self.module.adapter is None, sampler=self._engine(),
+            reference=Need.REFERENCE in rollout and self.module.adapter is None,
+            sampler=self._engine(),
+            sampler_sleeps=bool(getattr(sampler, "sleep", False)),
             sampler_rows=0 if hf is None else hf.max_rows,
             sampler_cache=0 if hf is None else int(hf.cache_gib * 2**30),
         )  # fmt: skip
@@ -197,7 +199,7 @@ class Planned:
         if not isinstance(sampler, VLLMSampler):
             return 0
         if self.machine.memory is not None and self.machine.gpu:
-            return 0 if sampler.sleep else round(sampler.memory_share * self.machine.memory)
+            return round(sampler.memory_share * self.machine.memory)
         size = {"auto": self.parameter_dtype.itemsize, "float32": 4}.get(sampler.dtype, 2)
         return self.weights.count * size // sampler.tensor_parallel + int(sampler.cache_gib * 2**30)
 

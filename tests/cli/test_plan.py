@@ -1,0 +1,59 @@
+"""`delta-lightning plan`: the page, the exit code, every contradiction at once, and nothing that is loaded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.cli import Invoke
+
+PLAN = (
+    "plan", "--model.backbone=Tiny", "--model.backbone.layers=1", "--data.source=Arithmetic", "--data.source.num_train=8",
+    "--model.prompts_per_step=4", "--model.completions_per_prompt=2", "--model.updates_per_step=2", "--model.micro_batches=1",
+    "--model.sampling.max_new_tokens=4", "--trainer.accelerator=cpu",
+)  # fmt: skip
+
+
+def test_page(invoke: Invoke, loads: list[str]) -> None:
+    done = invoke(*PLAN, "--device=h100", "--length=3", small=False)
+    assert done.code == 0, done.err
+    assert "3 expected, 4 at most" in done.out
+    assert "Contradictions: none" in done.out
+    assert "are left in the worst case" in done.out
+    assert all(len(line) < 128 for line in done.out.splitlines() if "This machine" not in line)
+    assert not loads
+
+
+def test_json_of_eight_devices_is_sharded(invoke: Invoke) -> None:
+    done = invoke(*PLAN, "--devices=8", "--json", small=False)
+    assert done.code == 0, done.err
+    values = json.loads(done.out)
+    assert "sharded" in values["model"]["devices"]
+    assert values["worst"]["rank_sequences"] == 2
+    assert any("have no sequence" in note for note in values["notes"])
+
+
+def test_every_contradiction_is_listed(invoke: Invoke, loads: list[str]) -> None:
+    done = invoke(
+        *PLAN, "--model.updates_per_step=3", "--model.loss=GSPO", "--trainer.precision=bf16-mixed",
+        "--model.sampling.temperature=-1", small=False,
+    )  # fmt: skip
+    assert done.code == 2
+    assert "Contradictions: 4" in done.out
+    for name in ("trainer.precision", "model.sampling.temperature", "model.prompts_per_step", "model.credit"):
+        assert name in done.out
+    assert not loads
+
+
+def test_what_does_not_fit_is_a_contradiction_with_a_remedy(invoke: Invoke) -> None:
+    done = invoke(*PLAN, "--memory=0.001", small=False)
+    assert done.code == 2
+    assert "memory: wanted at most 0.001 GiB" in done.out and "Try " in done.out
+
+
+@pytest.mark.parametrize("option", ["--mfu=2", "--length=0", "--device=abacus"])
+def test_options_out_of_range(option: str, invoke: Invoke) -> None:
+    done = invoke(*PLAN, option, small=False)
+    assert done.code == 2
+    assert done.err.startswith("error: --")
