@@ -34,6 +34,13 @@ def test_round_trip(tmp_path: Path) -> None:
         assert_equal(again.micro_batch(index), buffer.micro_batch(index))
 
 
+def test_a_micro_batch_knows_its_place() -> None:
+    parts = [make_buffer(tiny_model(), StepSetup(micro=3)).micro_batch(index) for index in range(6)]
+    assert [part.update for part in parts] == [0, 0, 0, 1, 1, 1]
+    assert [part.begins for part in parts] == [True, False, False] * 2
+    assert [part.ends for part in parts] == [False, False, True] * 2
+
+
 def test_totals_are_those_of_the_whole_optimiser_step() -> None:
     buffer = make_buffer(tiny_model(), StepSetup(micro=3))
     for update in range(2):
