@@ -13,7 +13,7 @@ def check(value: int) -> None:
 
 
 def test_the_first_refusal_is_raised() -> None:
-    with pytest.raises(ConfigError, match="^a: "):
+    with pytest.raises(ConfigError, match=r"^a: "):
         check(0)
 
 
