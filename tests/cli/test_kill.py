@@ -117,7 +117,7 @@ def test_two_ranks_at_random_points(whole: Whole, tmp_path: Path, kill: str, str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [SHARDED, REPLICATED], ids=["fsdp2", "ddp"])
-@pytest.mark.parametrize("phase", ["sampling:70", "verifying:8", "scoring:3", "updating:5", "updating:6"])
+@pytest.mark.parametrize("phase", ["sampling:50", "verifying:8", "scoring:3", "updating:5", "updating:6"])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_ranks_stopped_by_a_signal_on_one(
     whole: Whole, tmp_path: Path, phase: str, rank: int, strategy: tuple[str, ...]
