@@ -42,19 +42,15 @@ def planned(case: Case) -> dict[str, int]:
 
 
 def head() -> list[Row]:
-    """The update's peak, body of one layer, against trained tokens and vocabulary."""
-    rows = []
+    """The update's peak, body of one layer, against trained tokens and vocabulary: in chunks, and with whole logits."""
+    rows: list[Row] = []
     for vocabulary in (32_000, 151_936):
-        for tokens in (256, 512, 1024, 2048):
+        for tokens in (256, 512, 1024):
             backbone = replace(SHALLOW, vocabulary=vocabulary)
-            case = Case(backbone=backbone, prompts=2, completions=2, prompt_tokens=8, completion_tokens=tokens // 2,
-                        credit=Uniform())  # fmt: skip
-            rows.append({"head": "chunked", "vocabulary": vocabulary, "tokens": tokens,
-                         "measured": measured(case)["update"], "plan": planned(case)["update"]})  # fmt: skip
-            if tokens <= 1024:
-                rows.append({"head": "plain", "vocabulary": vocabulary, "tokens": tokens, "measured": plain(backbone, tokens),
-                             "plan": None})  # fmt: skip
-            print(rows[-1], flush=True)
+            chunked = one_update(backbone, [8 + tokens // 2] * 2, Padded())
+            for name, values in (("chunked", chunked), ("plain", {"measured": plain(backbone, tokens), "plan": None})):
+                rows.append({"head": name, "vocabulary": vocabulary, "tokens": tokens, **values})
+                print(rows[-1], flush=True)
     return rows
 
 
@@ -73,23 +69,25 @@ def plain(backbone: Sized, tokens: int) -> int:
 def layouts() -> list[Row]:
     """One micro-batch's update against its tokens, lengths of 256 (1 - spread) to 256 (1 + spread): padded, or packed."""
     rows = []
-    for spread in (0.0, 0.5, 0.9):
+    for spread in (0.0, 0.9):
         for count in (4, 8):
             lengths = [round(256 * (1 + spread * (2 * k / (count - 1) - 1))) for k in range(count)]
             for layout in (Padded(), Packed()):
                 rows.append({"layout": type(layout).__name__, "spread": spread, "tokens": sum(lengths),
-                             "positions": layout.cost(lengths), **one_update(lengths, layout)})  # fmt: skip
+                             "positions": layout.cost(lengths),
+                             **one_update(replace(DEEP, layers=4), lengths, layout)})  # fmt: skip
                 print(rows[-1], flush=True)
     return rows
 
 
-def one_update(lengths: Sequence[int], layout: Any) -> Row:
-    case = Case(backbone=DEEP, layout=layout, prompts=len(lengths), completions=1, prompt_tokens=8,
+def one_update(backbone: Sized, lengths: Sequence[int], layout: Any) -> Row:
+    """Forward and backward of one micro-batch, gradients of another being there."""
+    case = Case(backbone=backbone, layout=layout, prompts=len(lengths), completions=1, prompt_tokens=8,
                 completion_tokens=max(lengths) - 8, micro=1)  # fmt: skip
     batch = case.batch()
     real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     batch = replace(batch, attention_mask_BT=real, loss_mask_BT=batch.loss_mask_BT & real)
-    model = DEEP.load(LoadContext())
+    model = backbone.load(LoadContext())
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     with metered(model, batch, *(p.grad for p in model.parameters())) as meter:
@@ -97,7 +95,7 @@ def one_update(lengths: Sequence[int], layout: Any) -> Row:
     packed, trained = isinstance(layout, Packed), int(batch.loss_mask_BT.sum())
     one = Pass(rows=1 if packed else len(lengths), columns=sum(lengths) if packed else max(lengths), trained=trained,
                packed=packed)  # fmt: skip
-    dry = DryModel(DEEP.meta(), dtype=torch.float32, activation_checkpointing=False, head_budget_bytes=1 << 26)
+    dry = DryModel(backbone.meta(), dtype=torch.float32, activation_checkpointing=False, head_budget_bytes=1 << 26)
     peaks, unmasked = dry.update(one, accumulating=True), dry.update(replace(one, packed=False), accumulating=True)
     return {"measured": meter.peak, "plan": max(peaks.forward, peaks.backward),
             "plan without a mask": max(unmasked.forward, unmasked.backward)}  # fmt: skip
