@@ -67,7 +67,7 @@ def test_all_pairs_of_packed_rows_cost_their_square() -> None:
 
 
 def test_gradients_that_are_made_count() -> None:
-    model = dry(layers=40)  # more than the head needs for a moment
+    model = dry(layers=20)  # more than the head needs for a moment
     one = Pass(rows=1, columns=4, trained=2)
     made, there = (model.update(one, accumulating=accumulating).backward for accumulating in (False, True))
     assert made > there

@@ -9,9 +9,11 @@ from delta_lightning.credit.proxies import HeadGradient, HiddenGradient
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.planning.trial import CreditCost, credit_cost
 
+WIDTH = 2048  # a trial of a narrow model has many tokens
+
 
 def cost(assigner: CreditAssigner, dtype: torch.dtype = torch.float32) -> CreditCost:
-    return credit_cost(assigner, hidden=64, vocabulary=1000, dtype=dtype, copies_head=False)
+    return credit_cost(assigner, hidden=WIDTH, vocabulary=1000, dtype=dtype, copies_head=False)
 
 
 def test_uniform_credit_is_its_result() -> None:
@@ -22,13 +24,13 @@ def test_uniform_credit_is_its_result() -> None:
 
 def test_features_that_are_kept_count_by_the_token() -> None:
     rows, features = cost(Delta()), cost(Delta(proxy=HiddenGradient()))
-    assert 64 * 4 <= features.per_token - rows.per_token + 64 <= 3 * 64 * 4  # N D of them, in the states' dtype
+    assert WIDTH * 4 <= features.per_token <= WIDTH * 4 + rows.per_token  # N D of them, in the dtype of the states
 
 
 def test_budgets_and_copies_of_the_head_count_where_it_is_read() -> None:
     wide, narrow = (cost(Delta(proxy=HiddenGradient(logits_mib=9)), dtype).head for dtype in (torch.float32, torch.bfloat16))
     assert wide == 3 * (8 << 20)
-    assert narrow - wide == 4 * 1000 * 64
+    assert narrow - wide == 4 * 1000 * WIDTH
     inside = cost(Compose(assigners=(Delta(proxy=HeadGradient(block_mib=33, logits_mib=1)),)))
     assert inside.head == 3 << 20
 
