@@ -19,7 +19,7 @@ from delta_lightning.trainer.collate import Cut
 
 CUT = Cut(num_groups=8, updates=2, micro=2, layout=Padded())
 DEMAND = Demand(
-    weights=Weights(total=4000, trained=4000, count=1000, trained_count=1000, largest=100, layer=200, root=400),
+    weights=Weights(total=4000, trained=4000, count=1000, trained_count=1000, largest=100, widest=100, layer=200, root=400),
     shape=Shape(matrices=500, hidden=10, vocabulary=50, query_width=8, key_value_width=4, windows=[None] * 3),
     optimizer=OptimizerCost(name="AdamW", state=8.0, step=4.0), machine=Machine(compute_bytes=4),
     sizes=StepSizes.of(CUT, completions=4, ranks=1, prompt_tokens=3, completion_tokens=7, attention="sdpa"),

@@ -20,7 +20,7 @@ class Weights:
 
     Attributes:
         total: bytes of all parameters, those of a tied head once. trained, count, trained_count: bytes of the trained ones;
-            numbers of all and of the trained ones. largest: elements of the largest trained one.
+            numbers of all and of the trained ones. largest: elements of the largest trained one; widest: of all.
         layer, root: elements of the largest decoder layer, and of everything outside of decoder layers.
     """
 
@@ -29,6 +29,7 @@ class Weights:
     count: int
     trained_count: int
     largest: int
+    widest: int
     layer: int
     root: int
 
@@ -42,7 +43,8 @@ class Weights:
         return cls(
             total=sum(p.numel() * p.element_size() for p in parameters), count=count,
             trained=sum(p.numel() * p.element_size() for p in trained), trained_count=sum(p.numel() for p in trained),
-            largest=max((p.numel() for p in trained), default=0), layer=max(layers, default=0), root=count - sum(layers),
+            largest=max((p.numel() for p in trained), default=0),
+            widest=max((p.numel() for p in parameters), default=0), layer=max(layers, default=0), root=count - sum(layers),
         )  # fmt: skip
 
 

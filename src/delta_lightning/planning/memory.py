@@ -120,7 +120,7 @@ def memory_of(demand: Demand) -> Memory:
         Phase(name="optimiser step", parts={"temporaries": _step(d) // cut}),
         Phase(
             name="weight sync",
-            parts={"tensors on their way": 2 * 4 * weights.largest if d.machine.sharded else 0}
+            parts={"tensors on their way": 2 * 4 * weights.widest if d.machine.sharded else 0}
             | ({"sampler's engine": d.sampler} if d.sampler_sleeps else {}),
         ),
     ]
