@@ -238,9 +238,10 @@ def full_export(folder: Path) -> dict[str, Any]:
     def full(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RunError) as said:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("safetensors.torch.save_file", full)
-        adam(strategy="fsdp2", folder=folder, callbacks=[RolloutCheckpoint(), HFExport()])
+        with pytest.raises(RunError) as said:
+            adam(strategy="fsdp2", folder=folder, callbacks=[RolloutCheckpoint(), HFExport()])
     return {"said": str(said.value), "left": sorted(path.name for path in folder.iterdir())}
 
 

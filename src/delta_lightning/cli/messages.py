@@ -131,14 +131,12 @@ def _unknown_argument(message: str, words: Vocabulary) -> str | None:
 
 def _not_installed(message: str, words: Vocabulary) -> str | None:
     """A callable, such as an optimiser, of a package that is not there."""
-    match = re.search(
-        r"callable class: No module named '([^']+)'\. Got value: (?:Namespace\(class_path=)?'?([\w.]+)", message
-    )
+    match = re.search(r"callable class: No module named '([^']+)'\. Got value: (?:Namespace\(class_path=)?'?([\w.]+)", message)
     if match is None:
         return None
     module, name = match.groups()
     package = module.partition(".")[0]
-    return f"{_key(message)}: cannot import {name}: there is no {module} here. Install it (pip install {package}), or correct it."
+    return f"{_key(message)}: cannot import {name}: there is no {module}. Install it (pip install {package}), or correct it."
 
 
 def _wrong_class(message: str, words: Vocabulary) -> str | None:
