@@ -103,6 +103,7 @@ class DeltaCLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         self.folder: Path | None = None
         self.asked: str | None = None  # the setting ckpt_path as it was given
+        self.told = False
         self.checkpoint: resume.Checkpoint | None = None
         super().__init__(
             self.module_class,
@@ -166,6 +167,7 @@ class DeltaCLI(LightningCLI):
         if chosen:
             say(chosen)
         template, self.asked = self.settings.run_dir, self.settings.ckpt_path
+        self.told = checkpoint_path.VARIABLE in os.environ and "LOCAL_RANK" in os.environ  # by the rank that started this one
         self.folder = run_folder.resolve(template, os.environ)
         self.settings["run_dir"] = str(self.folder)
         self.settings["ckpt_path"] = checkpoint_path.resolve(
@@ -255,7 +257,8 @@ class DeltaCLI(LightningCLI):
 
     def _checkpoint_of_all(self, model: PolicyModule, path: str | None) -> str | None:
         """What rank 0 found, where a word and no path was given; ranks launched beside it have not looked."""
-        return checkpoint_path.agreed(self.trainer, model, path) if self.asked in checkpoint_path.WORDS else path
+        asked = self.asked in checkpoint_path.WORDS and not self.told
+        return checkpoint_path.agreed(self.trainer, model, path) if asked else path
 
 
 def _evaluated_last(trainer: Trainer) -> bool:
