@@ -66,6 +66,8 @@ def main(args: Sequence[str] | None = None) -> int:
         from delta_lightning.cli.serve import run as serve
 
         return serve(given[1:])
+    if given[0] == "plan":  # asks no network; libraries read this when they are imported
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from delta_lightning.cli.app import run
 
     return run(given)

@@ -93,7 +93,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         config("model:\n  optimizer: {class_path: no_such_package.optim.AdamW8bit, init_args: {lr: 1e-6}}\n"),
         ["model.optimizer: cannot import no_such_package.optim.AdamW8bit", "pip install no_such_package"],
     ),
-    "command": (lambda tmp_path: ["fitt"], ["unknown command fitt", "Did you mean fit?"]),
+    "command": (lambda tmp_path: ["fitt"], ["unknown command fitt", "Did you mean fit?", "plan, export, ablate, check, verify, serve"]),
     # Values.
     "greedy evaluation": (
         flags("--model.held_out.temperature=0"),

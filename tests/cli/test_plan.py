@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +60,21 @@ def test_options_out_of_range(option: str, invoke: Invoke) -> None:
     done = invoke(*PLAN, option, small=False)
     assert done.code == 2
     assert done.err.startswith("error: --")
+
+
+def test_asks_no_network() -> None:
+    """A model and data of the Hub, in a process of its own: libraries read the variables when they are imported."""
+    program = (
+        "import socket, sys\n"
+        "socket.getaddrinfo = lambda *names, **_: sys.exit(f'asked for {names[:2]}')\n"
+        "from delta_lightning.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = ("--model.backbone=Pretrained", "--model.backbone.path=Qwen/no-such", "--data.source.hub=no-such/data")
+    online = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")}
+    command = [sys.executable, "-c", program, "plan", "--data.source=Table", *arguments,
+               "--model.backbone.architecture=configs/models/Qwen3-0.6B-Base.json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=online, timeout=120, check=False)
+    assert "asked for" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "their data cannot be read here" in done.stdout

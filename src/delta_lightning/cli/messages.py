@@ -86,7 +86,7 @@ def subclasses(hint: Any) -> list[type]:
 
 def _unknown_command(message: str, words: Vocabulary) -> str | None:
     match = re.search(r"argument subcommand: invalid choice: '([^']+)'", message)
-    known = ("fit", "validate", "ablate", "verify", "check", "plugins")
+    known = ("fit", "validate", "plan", "export", "ablate", "check", "verify", "serve", "plugins")
     return match and f"unknown command {match.group(1)}.{nearest(match.group(1), known)} Known: {', '.join(known)}."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -70,7 +69,6 @@ class PlanCLI(DeltaCLI):
     trainer_with_subcommands = PlanTrainer
 
     def __init__(self, args: Sequence[str]) -> None:
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # a plan asks no network
         self.code, self._found = 0, list[str]()
         super().__init__(["--json=true" if arg == "--json" else arg for arg in args])
 
