@@ -1,4 +1,4 @@
-"""Numbers over many answers to a problem; held-out accuracy itself is `validation_step` in `trainer/module.py`."""
+"""Numbers over many answers to a problem; held-out accuracy itself is `trainer/evaluating.py`."""
 
 from delta_lightning.evaluation.pass_at_k import PassAtK
 

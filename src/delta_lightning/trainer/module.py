@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
@@ -40,6 +39,7 @@ from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.checks import HeldOut, check_model_config, check_prompt_count, check_room, sampling_notes
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
+from delta_lightning.trainer.evaluating import Evaluating
 from delta_lightning.trainer.gradients import Gradients
 from delta_lightning.trainer.loading import load_policy
 from delta_lightning.trainer.memory import MicroBudget
@@ -49,17 +49,17 @@ from delta_lightning.trainer.pace import paced_loader
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.reference import ReferencePolicy
-from delta_lightning.trainer.rollouts import RolloutTools, collect, held_out_metrics, rollout_metrics, several_sources
+from delta_lightning.trainer.rollouts import RolloutTools, several_sources
 from delta_lightning.trainer.step import Parts, Plan, make_batch, make_experience, micro_batch_loss, mini_batch_statistics
-from delta_lightning.trainer.verdicts import VerdictPolicy, stop_if_broken
+from delta_lightning.trainer.verdicts import VerdictPolicy
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.trainer.watchdog import Limits, Watchdog
 from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, check_text
-from delta_lightning.types import Completion, Need, Prompt, SamplingParams, Statistics
+from delta_lightning.types import Completion, Need, SamplingParams, Statistics
 from delta_lightning.verifiers.pool import VerifierPool
 
 
-class PolicyModule(pl.LightningModule):
+class PolicyModule(Evaluating):
     """A policy trained by RLVR; an epoch is one rollout step, a `training_step` one micro-batch.
 
     Args:
@@ -336,7 +336,7 @@ class PolicyModule(pl.LightningModule):
         if not batch.ends:
             return
         values = self.update_book.take(Ranks.current())
-        values["update/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        values["update/learning_rate"] = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         last = batch.index + 1 == self.plan.cut.updates * batch.per_update
         if last:
             self.ahead.wait(self.clock, self.progress)  # in this step's time: evaluation and checkpoint would wait too
@@ -366,33 +366,6 @@ class PolicyModule(pl.LightningModule):
             assert self.data.loader is not None
             self.data.loader.buffer = buffer.shrunk(update, keep_BT, Ranks.current())
         return statistics
-
-    # Held-out evaluation ---------------------------------------------------------------------------------------------
-
-    def on_validation_epoch_start(self) -> None:
-        """The sampler evaluates the weights of now, not those that began the rollout step."""
-        self.ahead.settle(self.tools())  # one user of sampler and verifiers at a time
-        self.policy.eval()
-        loader = self.data.loader
-        used = loader is not None and loader.buffer is not None and loader.position >= len(loader)
-        self.sync(0 if loader is None else loader.step + used, self.held_out_book)
-
-    @torch.no_grad()
-    def validation_step(self, batch: list[tuple[int, Prompt]], batch_idx: int) -> None:
-        """Sample and judge some held-out prompts; the draws are the same at every evaluation."""
-        self.policy.eval()
-        tools = self.tools()
-        self.progress.context("held out")
-        params = self.held_out.sampling(self.plan.sampling)
-        rollouts = collect(batch, tools, completions=self.held_out.completions, params=params, seed=self.plan.seed)
-        stop_if_broken(rollouts, self.verdicts, tools.ranks)
-        rollout_metrics(self.held_out_book, rollouts)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the held-out metrics, exact over all ranks. The sampler rests until the weights change hands again."""
-        self.tools().session.rest()
-        seconds = sum(self.clock.take().values())  # not part of the next rollout step
-        self.log_dict(held_out_metrics(self.held_out_book.take(Ranks.current())) | {"held_out/seconds": seconds})
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Prompts stay as they are."""
