@@ -105,7 +105,7 @@ def test_the_next_step_is_sampled_while_this_one_trains() -> None:
     order = [event for event in Log.events if event[0] in ("update", "sample", "train") and event != ("update", STEPS)]
     background = [order.index(("sample", version, True)) for version in range(STEPS - 1)]
     for version, place in enumerate(background):
-        assert order.index(("train", version, 0)) > place > order.index(("update", version))
+        assert order.index(("train", version, 2)) > place > order.index(("update", version))
     assert order.count(("sample", STEPS - 1, True)) == 0, "the last step starts nothing"
 
 
@@ -322,17 +322,22 @@ def test_a_stopped_run_goes_on_bitwise(
         if where == "ahead" and done == 3:
             assert waits.wait(60)
             signal.raise_signal(signal.SIGTERM)
+        if where == "score" and done == 0 and ("update", 1) in Log.events:
+            begun.set()
+            assert told.wait(60)
 
     def wait(self: Ahead, *args: Any) -> None:
         waits.set()
         usual_wait(self, *args)
 
     def guarded() -> None:
-        if where == "score" and Log.events[-1] == ("sample", 1, True):
+        if where == "score" and any(one.name.startswith("sampling rollout step 3") for one in sampling_threads()):
+            assert begun.wait(60)
+            told.set()
             signal.raise_signal(signal.SIGTERM)
 
     Log.in_background = late
-    waits, usual_wait = threading.Event(), Ahead.wait
+    waits, begun, told, usual_wait = threading.Event(), threading.Event(), threading.Event(), Ahead.wait
     monkeypatch.setattr(Ahead, "wait", wait)
     module, data = make()
     run = trainer([GracefulStop(), Stop(), RolloutCheckpoint()], default_root_dir=tmp_path, enable_checkpointing=True)
