@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from delta_lightning.trainer import module
+from delta_lightning.trainer import evaluating, module
 from support.cli import Invoke
 from support.room import room
 
@@ -41,6 +41,19 @@ def test_an_update_runs_out(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "micro_batch_loss", full)
     ended = invoke()
     assert ended.code == 1 and "Traceback" not in ended.err
-    said = "error: out of memory while sampling, assigning credit or updating, in micro-batches of up to"
+    said = "error: out of memory while loading, sampling, assigning credit or updating, in micro-batches of up to"
     assert said in ended.err and "Tried to allocate 9.00 GiB" in ended.err
     assert "Set --model.tokens_per_micro_batch=" in ended.err
+
+
+def test_an_evaluation_runs_out(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one before training begins: no micro-batch has been scored."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    monkeypatch.setattr(evaluating, "collect", full)
+    ended = invoke()
+    assert ended.code == 1 and "Traceback" not in ended.err
+    assert "error: out of memory while loading, sampling, assigning credit or updating (CUDA out of memory" in ended.err
+    assert "Try --model.activation_checkpointing=true" in ended.err

@@ -22,7 +22,7 @@ from delta_lightning.ablation.picture import draw
 from delta_lightning.ablation.recording import Recording
 from delta_lightning.ablation.summary import Sizes
 from delta_lightning.ablation.tables import page, terminal
-from delta_lightning.cli import preflight, resume, run_folder
+from delta_lightning.cli import checkpoint_path, preflight, resume, run_folder
 from delta_lightning.cli.app import DeltaCLI, say
 from delta_lightning.credit import Delta, EntropyTopK, Random, SequenceMean, Shuffle, Uniform
 from delta_lightning.errors import ConfigError, RunError, require
@@ -106,6 +106,7 @@ class AblateCLI(DeltaCLI):
         preflight.check_trainer(settings.trainer)
         if settings.ckpt_path is not None:
             self.checkpoint = resume.read_checkpoint(settings.ckpt_path)
+            checkpoint_path.refuse_damage(Path(settings.ckpt_path), 0, say)
         self.folder = Path(settings.output.replace(run_folder.NOW, time.strftime("%Y%m%d-%H%M%S"))).absolute()
         settings["output"] = str(self.folder)
         kept = settings.clone()
@@ -151,7 +152,8 @@ class AblateCLI(DeltaCLI):
             keep=lambda recording: recording.save(rollouts),
         )  # fmt: skip
         try:
-            self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
+            with model.memory.explained("loading, sampling or comparing gradients (--gradient_gib)"):
+                self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, return_predictions=False)
         finally:
             model.close()
             if model.findings is None and rollouts.exists():

@@ -172,7 +172,7 @@ class DeltaCLI(LightningCLI):
         self.settings["run_dir"] = str(self.folder)
         self.settings["ckpt_path"] = checkpoint_path.resolve(
             self.asked, template=template, folder=self.folder / self.settings.checkpoint.folder, environment=os.environ,
-            rank=rank(), say=say,
+            rank=rank(), nodes=self.settings.trainer.num_nodes, say=say,
         )  # fmt: skip
         if self.settings.ckpt_path not in (None, *checkpoint_path.WORDS):
             self.checkpoint = resume.read_checkpoint(self.settings.ckpt_path)
@@ -204,7 +204,8 @@ class DeltaCLI(LightningCLI):
         resume.refuse_other_model(self.checkpoint.model, self.model.backbone)
         refuse_other_adapter(self.checkpoint.adapter, self.model.adapter)
         self.datamodule.refuse_changed(self.checkpoint.data)
-        run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)
+        if rank() == 0:
+            run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)
         if self.checkpoint.config is not None:
             present = config_text(self._parser(self.subcommand), self.settings)
             line = resume.differences(self.checkpoint.config, yaml.safe_load(present))
@@ -222,13 +223,13 @@ class DeltaCLI(LightningCLI):
         """Train, with the held-out accuracy before (unless resuming) and after."""
         try:
             options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
-            if options["ckpt_path"] is None:
-                self.trainer.validate(model, datamodule=datamodule, verbose=False)
-            with model.memory.explained("sampling, assigning credit or updating"):
+            with model.memory.explained("loading, sampling, assigning credit or updating"):
+                if options["ckpt_path"] is None:
+                    self.trainer.validate(model, datamodule=datamodule, verbose=False)
                 self.trainer.fit(model, datamodule=datamodule, **options)
-            self._export_finished(model, options["ckpt_path"])
-            if not _evaluated_last(self.trainer):
-                self.trainer.validate(model, datamodule=datamodule, verbose=False)
+                self._export_finished(model, options["ckpt_path"])
+                if not _evaluated_last(self.trainer):
+                    self.trainer.validate(model, datamodule=datamodule, verbose=False)
         finally:
             model.close()
 
@@ -236,7 +237,8 @@ class DeltaCLI(LightningCLI):
         """Held-out accuracy of the model as configured, or of a checkpoint."""
         try:
             options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
-            self.trainer.validate(model, datamodule=datamodule, **options)
+            with model.memory.explained("loading or sampling"):
+                self.trainer.validate(model, datamodule=datamodule, **options)
         finally:
             model.close()
 

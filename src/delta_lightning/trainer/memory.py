@@ -34,10 +34,11 @@ class OutOfMemory(RunError):  # noqa: N818 -- named like torch's
     def __init__(self, doing: str, reason: str, *, largest: int, agreed: bool) -> None:
         self.doing, self.reason, self.largest, self.agreed = doing, reason, largest, agreed
         size = f", in micro-batches of up to {largest:,} tokens" if largest else ""
-        first = f"Set --model.tokens_per_micro_batch={max(1, largest // 2)} or less; if" if largest else "If"
+        budget = f"Set --model.tokens_per_micro_batch={max(1, largest // 2)} or less; if"
+        first = f"{budget} micro-batches are as small as they get, " if largest else "Try "
         super().__init__(
-            f"out of memory while {doing}{size} ({reason}). {first} micro-batches are as small as they get, "
-            "--model.activation_checkpointing=true, --trainer.strategy=fsdp2 over more devices, a smaller "
+            f"out of memory while {doing}{size} ({reason}). {first}--model.activation_checkpointing=true, "
+            "--trainer.strategy=fsdp2 over more devices, a smaller "
             "--model.cache.device_gib or fewer --model.sampling.max_new_tokens"
         )
 
