@@ -97,6 +97,11 @@ def test_at_a_checkpoint_of_a_run(invoke: Invoke, tmp_path: Path) -> None:
         "ablate", *config, f"--rollouts={tmp_path / 'a' / 'rollouts.pt'}", f"--output={tmp_path / 'b'}", small=False
     )
     assert before.code == 2 and "the weights that sampled the recording" in before.err
+    data = bytearray(checkpoint.read_bytes())
+    data[len(data) // 2] ^= 1
+    checkpoint.write_bytes(bytes(data))
+    damaged = invoke("ablate", *config, f"--ckpt_path={checkpoint}", small=False)
+    assert damaged.code == 2 and "step-1.ckpt has the checksum" in damaged.err
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,15 @@ def test_a_folder_by_the_clock_has_no_last_one(folder: Path) -> None:
         Asked()("last", folder, template="runs/{now}")
 
 
+def test_nodes_that_start_their_own_ranks_would_each_look_for_themselves(folder: Path) -> None:
+    def ask(asked: str, **environment: str) -> str | None:
+        return resolve(asked, template="runs/a", folder=folder, environment=environment, rank=0, nodes=2, say=print)
+
+    with pytest.raises(ConfigError, match=r"--ckpt_path=last: wanted a launcher .*, got '2 nodes and none'.*torchrun"):
+        ask("last", NODE_RANK="1")
+    assert ask("last", RANK="0") == ask(str(folder / "step-2-update-1.ckpt"), NODE_RANK="1")
+
+
 def test_a_path_must_be_whole(folder: Path) -> None:
     ask, path = Asked(), folder / "step-5.ckpt"
     assert ask(str(path), folder) == str(path) and ask.said == []

@@ -62,3 +62,35 @@ def test_rows_after_the_checkpoint_are_dropped_on_a_resume(tmp_path: Path) -> No
     assert (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines() == lines[:3]
     after.log_metrics({"update/loss": 9.0}, 2)
     assert (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()[:3] == lines[:3]
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_a_row_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    """As a full disk or a lost machine leaves it."""
+    (tmp_path / "metrics.csv").write_text("a,step,update/loss\n1.0,0,0.5\n2.0,1,0.5\n2.0", encoding="utf-8")
+    run_folder.keep_metrics(tmp_path, run_folder.loggers(tmp_path)[0], before_step=2)
+    assert (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:] == ["1.0,0,0.5", "2.0,1,0.5"]
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_a_resume_that_ends_while_rows_are_written_again_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a,step,update/loss\n1.0,0,0.5\n2.0,1,0.5\n"
+    (tmp_path / "metrics.csv").write_text(text, encoding="utf-8")
+    logger = run_folder.loggers(tmp_path)[0]
+    monkeypatch.setattr(logger, "save", lambda: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        run_folder.keep_metrics(tmp_path, logger, before_step=2)
+    run_folder.keep_metrics(tmp_path, run_folder.loggers(tmp_path)[0], before_step=2)
+    assert (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines() == text.splitlines()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize("name", ["other/step-3.ckpt", "export/model.safetensors"])
+def test_nothing_begins_anew_over_a_run_that_has_got_somewhere(tmp_path: Path, name: str) -> None:
+    """Its checkpoints lie in a folder of another name, or were removed after its export."""
+    (tmp_path / "config.yaml").touch()
+    run_folder.check(tmp_path, ckpt_path=None, anew=True)
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"got '{name} there'"):
+        run_folder.check(tmp_path, ckpt_path=None, anew=True)

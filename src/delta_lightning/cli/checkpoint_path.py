@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from delta_lightning.cli.failures import RANKS
 from delta_lightning.cli.run_folder import NOW
 from delta_lightning.errors import ConfigError, require
 from delta_lightning.trainer.callbacks.manifest import Tick, damage, read_seal
@@ -24,7 +25,14 @@ Say = Callable[[str], None]
 
 
 def resolve(
-    asked: str | None, *, template: str, folder: Path, environment: MutableMapping[str, str], rank: int, say: Say
+    asked: str | None,
+    *,
+    template: str,
+    folder: Path,
+    environment: MutableMapping[str, str],
+    rank: int,
+    nodes: int = 1,
+    say: Say,
 ) -> str | None:
     """The checkpoint to go on from, whole; None to begin anew.
 
@@ -33,13 +41,19 @@ def resolve(
         template: the setting `run_dir`. folder: of the run's checkpoints.
         environment: of the process; the answer is put there for the ranks that Lightning starts, which read it.
         rank: of this process. Other ranks than 0 that were launched beside it get their answer from `agreed`.
-        say: shows people a line.
+        nodes: of the run. say: shows people a line.
 
     Raises:
-        ConfigError: there is none, it is damaged, or `last` without the folder of one run.
+        ConfigError: there is none, it is damaged, `last` without the folder of one run, or on several nodes with no launcher,
+            each of which would look for itself.
     """
     if "LOCAL_RANK" in environment and VARIABLE in environment:
         return environment[VARIABLE] or None
+    require(
+        asked not in WORDS or nodes == 1 or any(name in environment for name in RANKS), f"--ckpt_path={asked}",
+        wanted="a launcher that starts every rank, since each node would look for itself", got=f"{nodes} nodes and none",
+        remedy="Start the run with torchrun or srun, or give the checkpoint's path.",
+    )  # fmt: skip
     if asked is None or rank:
         return asked
     answer = _last(asked, template, folder, rank, say) if asked in WORDS else asked

@@ -16,6 +16,7 @@ from delta_lightning.errors import ConfigError, require
 NOW = "{now}"
 VARIABLE = "DELTA_RUN_DIR"  # carries the folder to the ranks that Lightning starts
 CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.csv", "environment.jsonl"
+MADE = ("[!.]*/[!.]*.ckpt", "[!.]*/*.safetensors")  # what a run leaves that has got somewhere, whatever its folders are called
 LAUNCHED = ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "NODE_RANK")
 
 
@@ -50,6 +51,12 @@ def check(folder: Path, *, ckpt_path: str | None, anew: bool = False) -> None:
     """
     free = not folder.exists() or folder.is_dir()
     require(free, "run_dir", wanted="a folder", got=str(folder), remedy="A file has that name: choose another --run_dir.")
+    made = sorted(path for kind in MADE for path in folder.glob(kind)) if anew and ckpt_path is None else []
+    require(
+        not made, "run_dir", wanted="a folder in which no run has got as far as a checkpoint, to begin one",
+        got=f"{made[0].relative_to(folder)} there" if made else "",
+        remedy="Give that run's checkpoint, --ckpt_path=PATH, or choose another --run_dir.",
+    )  # fmt: skip
     resumes = ckpt_path is not None and folder.resolve() in Path(ckpt_path).resolve().parents
     require(
         resumes or (anew and ckpt_path is None) or not (folder / CONFIG).exists(), "run_dir", wanted="a folder without a run",
@@ -76,16 +83,26 @@ def loggers(folder: Path) -> list[Logger]:
 
 
 def keep_metrics(folder: Path, logger: Logger | None, *, before_step: int) -> None:
-    """On a resume, hand the rows of `metrics.csv` up to the checkpoint back to the logger, which would start an empty file."""
-    path = folder / METRICS
-    if not isinstance(logger, CSVLogger) or not path.is_file():
+    """On a resume, hand the rows of `metrics.csv` up to the checkpoint back to the logger, which would start an empty file.
+
+    On rank 0. The old file steps aside until they are written again: a kill or a full disk in between loses none. A last line
+    that was cut off is left out: it was being written when the run ended, after the checkpoint.
+    """
+    path, aside = folder / METRICS, folder / f".{METRICS}.before"
+    if not isinstance(logger, CSVLogger):
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) < before_step or _before_training(row)]
-    for row in rows:
-        values: dict[str, Any] = {name: value for name, value in row.items() if name != "step" and value != ""}
-        logger.log_metrics(values, int(row["step"]))
+    if path.is_file() and not aside.is_file():
+        path.replace(aside)
+    if not aside.is_file():
+        return
+    with aside.open(newline="", encoding="utf-8") as file:
+        lines = [line for line in file if line.endswith("\n")]
+    for row in csv.DictReader(lines):
+        if int(row["step"]) < before_step or _before_training(row):
+            values: dict[str, Any] = {name: value for name, value in row.items() if name != "step" and value != ""}
+            logger.log_metrics(values, int(row["step"]))
     logger.save()
+    aside.unlink()
 
 
 def _before_training(row: dict[str, Any]) -> bool:
