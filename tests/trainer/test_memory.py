@@ -15,6 +15,7 @@ from delta_lightning.testing.worlds import make_batch
 from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.memory import MicroBudget, OutOfMemory, bounded, is_out_of_memory, largest_cost, recut
+from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.view import RolloutView
 from delta_lightning.types import RolloutBatch
@@ -78,9 +79,13 @@ def test_scoring_halves_once_and_keeps_the_rollouts(budget: int | None) -> None:
     setup, said = StepSetup(budget=budget), list[str]()
     want = make_buffer(tiny_model(), setup)
     largest = largest_cost(want.experience.batch, want.micro, Cut(num_groups=1, updates=2, micro=2))
+    book = MetricBook()
     with room(largest // 2):
-        got = make_buffer(tiny_model(), setup, say=said.append)
+        got = make_buffer(tiny_model(), setup, book, say=said.append)
     assert got.per_update > want.per_update
+    metrics = book.take(Ranks())
+    assert metrics["micro_batches/per_update"] == got.per_update
+    assert metrics["micro_batches/largest_tokens"] <= largest // 2, "what is trained, not what did not fit"
     assert len(said) == 1 and said[0].endswith(f"from now on with --model.tokens_per_micro_batch={largest // 2}")
     one, other = by_sequence(want), by_sequence(got)
     assert one.keys() == other.keys()

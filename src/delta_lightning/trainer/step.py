@@ -110,7 +110,6 @@ def make_batch(
     )  # fmt: skip
     rollouts = balanced(rollouts, plan.cut, cost, tools.ranks, book)
     batch, micro = judged_batch(rollouts, cut=plan.cut, completions=plan.completions, ranks=tools.ranks)
-    observe_cut(book, batch, micro, plan.cut)
     batch = shaped(batch, parts.shaping)
     observe_shaping(book, batch, parts.shaping)
     return filtered(batch, parts.filters), micro
@@ -141,7 +140,7 @@ def make_experience(
 
     memory = memory or MicroBudget(plan.cut.budget)
     scored, micro = memory.scored(score, batch.to(scorer.device), micro, plan.cut, tools.ranks, tools.progress.line)
-    book.maximum("micro_batches/per_update", len(micro) // plan.cut.updates)
+    observe_cut(book, scored.view.batch, micro, plan.cut)
     with tools.clock("credit"):
         experience = credited(scored, parts.credit)
     observe_experience(book, experience, scored.view)
