@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -165,3 +167,24 @@ def launches() -> bool:
 def test_rank_processes_launch_no_others() -> None:
     """Lightning would start a rank by running this command line again, the whole suite, and leave it behind."""
     assert run_ranks(2, launches) == [False, False]
+
+
+class Generators(pl.Callback):
+    """The global generators of torch, NumPy and Python as training begins, and as it ends."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.begun = self._states()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.ended = self._states()
+
+    @staticmethod
+    def _states() -> tuple[Any, ...]:
+        return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+
+
+def test_a_run_draws_nothing_from_the_global_generators() -> None:
+    """Checkpoints hold no state of generators: sampling, verifying, refills, credit, updates and evaluation need none."""
+    watch = Generators()
+    fit(parts=DYNAMIC, callbacks=[watch], check_val_every_n_epoch=2)
+    assert watch.begun == watch.ended
