@@ -180,7 +180,7 @@ class Generators(pl.Callback):
 
     @staticmethod
     def _states() -> tuple[Any, ...]:
-        return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+        return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
 
 
 def test_a_run_draws_nothing_from_the_global_generators() -> None:
