@@ -198,3 +198,25 @@ def test_a_run_killed_before_the_best_got_its_name_gives_it_that(tmp_path: Path)
     trainer = toy_trainer(tmp_path, [RolloutCheckpoint(best="reward/mean", best_is="min")], steps=2)
     trainer.fit(ToyModule(), datamodule=ToyData(), ckpt_path=tmp_path / "checkpoints" / "step-1.ckpt")
     assert names(tmp_path) == ["best-step-1.ckpt", "step-2.ckpt"]
+
+
+def test_a_value_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    """No later one would beat it, since nothing compares with it."""
+    values = [float("nan"), 1.0]
+
+    class Module(ToyModule):
+        def on_validation_epoch_end(self) -> None:
+            self.log_dict({"held_out/accuracy": values[self.current_epoch]})
+
+    trainer = toy_trainer(tmp_path, [RolloutCheckpoint(best="held_out/accuracy")], steps=2, check_val_every_n_epoch=1)
+    trainer.fit(Module(), datamodule=ToyData())
+    assert names(tmp_path) == ["best-step-2.ckpt", "step-2.ckpt"]
+
+
+def test_a_resume_by_another_metric_begins_its_comparison_anew(tmp_path: Path) -> None:
+    """reward/mean is 0.0 in the first step, no length can be less; the best one so far by that metric stays."""
+    fit = toy_trainer(tmp_path, [RolloutCheckpoint(best="reward/mean", best_is="min")], steps=1).fit
+    fit(ToyModule(), datamodule=ToyData())
+    trainer = toy_trainer(tmp_path, [RolloutCheckpoint(best="rollout/completion_tokens", best_is="min")], steps=3)
+    trainer.fit(ToyModule(), datamodule=ToyData(), ckpt_path=tmp_path / "checkpoints" / "step-1.ckpt")
+    assert names(tmp_path) == ["best-step-1.ckpt", "best-step-2.ckpt", "step-3.ckpt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -114,7 +115,7 @@ class RolloutCheckpoint(Checkpoint):
         self.saved = self.saved[-self.keep :]
 
     def _measured(self, trainer: pl.Trainer) -> float | None:
-        """The metric's value of this rollout step; None if it is not one in which it is measured. Raises `ConfigError`."""
+        """The metric's value of this rollout step; None if it is not measured in it, or no number. Raises `ConfigError`."""
         if self.best is None or (self.best.startswith("held_out/") and not self._evaluated):
             return None
         if self.best not in trainer.callback_metrics:
@@ -122,19 +123,22 @@ class RolloutCheckpoint(Checkpoint):
                 "checkpoint.best", wanted="a metric that the run logs", got=self.best,
                 remedy=f"It logs {', '.join(sorted(trainer.callback_metrics))}.",
             )  # fmt: skip
-        return float(trainer.callback_metrics[self.best])
+        value = float(trainer.callback_metrics[self.best])
+        return None if math.isnan(value) else value  # which no later value would beat
 
     def _beats(self, value: float, other: float) -> bool:
         return value > other if self.best_is == "max" else value < other
 
     def state_dict(self) -> dict[str, Any]:
-        """Names of this run's checkpoints, and the best value."""
-        return {"saved": list(self.saved), "best_of": list(self.best_of), "best_value": self.best_value}
+        """Names of this run's checkpoints, and the best value with what it is a value of."""
+        best = {"best_of": list(self.best_of), "best_value": self.best_value, "best_by": [self.best, self.best_is]}
+        return {"saved": list(self.saved), **best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the checkpoints of the run that is resumed."""
+        """Go on with the checkpoints of the run that is resumed; the best one by another metric stays, and is not compared."""
         self.saved = list(state_dict["saved"])
-        self.best_of, self.best_value = list(state_dict.get("best_of", [])), state_dict.get("best_value")
+        if state_dict.get("best_by") == [self.best, self.best_is]:
+            self.best_of, self.best_value = list(state_dict["best_of"]), state_dict["best_value"]
 
 
 def finished_steps(trainer: pl.Trainer) -> int:
