@@ -93,7 +93,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         config("model:\n  optimizer: {class_path: no_such_package.optim.AdamW8bit, init_args: {lr: 1e-6}}\n"),
         ["model.optimizer: cannot import no_such_package.optim.AdamW8bit", "pip install no_such_package"],
     ),
-    "command": (lambda tmp_path: ["fitt"], ["unknown command fitt", "Did you mean fit?", "plan, export, ablate, check, verify, serve"]),
+    "command": (
+        lambda tmp_path: ["fitt"],
+        ["unknown command fitt", "Did you mean fit?", "plan, export, ablate, check, verify, serve"],
+    ),
     # Values.
     "greedy evaluation": (
         flags("--model.held_out.temperature=0"),
@@ -124,6 +127,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     ),
     "temperature": (flags("--model.sampling.temperature=0"), ["model.sampling.temperature", "more than 0"]),
     "top_p": (flags("--model.sampling.top_p=1.5"), ["model.sampling.top_p", "(0, 1]"]),
+    "learning rate in words": (
+        flags("--model.optimizer.lr=small"),
+        ["model.optimizer.lr: wanted a number, got 'small'"],
+    ),
     "learning rate": (flags("--model.optimizer.lr=-1"), ["model.optimizer", "Invalid learning rate: -1.0"]),
     "workers": (flags("--model.verdicts.workers=0"), ["verdicts.workers", "at least 1"]),
     "template": (flags("--data.template=Q:"), ["template", "{question}"]),

@@ -49,6 +49,14 @@ def test_every_contradiction_is_listed(invoke: Invoke, loads: list[str]) -> None
     assert not loads
 
 
+def test_data_that_the_run_would_refuse(invoke: Invoke) -> None:
+    done = invoke(*PLAN, "--model.prompts_per_step=10", "--data.max_prompt_tokens=3", small=False)
+    assert done.code == 2
+    assert "Contradictions: 2" in done.out
+    assert "model.prompts_per_step: wanted at most 8, the number of training prompts, got 10" in done.out
+    assert "data.max_prompt_tokens: wanted prompts of at most 3 tokens, got 8 of 8 prompts that are longer" in done.out
+
+
 def test_what_does_not_fit_is_a_contradiction_with_a_remedy(invoke: Invoke) -> None:
     done = invoke(*PLAN, "--memory=0.001", small=False)
     assert done.code == 2

@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -18,13 +18,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from delta_lightning.cli import preflight
 from delta_lightning.cli.app import DeltaCLI
 from delta_lightning.cli.devices import AUTO
+from delta_lightning.data.prompts import make_prompts, refuse_long
 from delta_lightning.errors import ConfigError, collected_errors, require
 from delta_lightning.planning.machine import Machine, known_device
 from delta_lightning.planning.page import PlanPage, gib, listed
 from delta_lightning.planning.plan import Lengths, Planned
 from delta_lightning.strategies import FSDP2Strategy
 from delta_lightning.strategies.fsdp2 import DTYPES
-from delta_lightning.trainer.datamodule import PromptData
+from delta_lightning.trainer.checks import require_prompts
 from delta_lightning.trainer.progress import Progress
 
 COMMAND = "plan"
@@ -118,7 +119,7 @@ class PlanCLI(DeltaCLI):
         planned = Planned(self.model, machine, self._lengths(notes), progress)
         expected, worst = planned.sizes(worst=False), planned.sizes(worst=True)
         before, after = planned.memory(expected), planned.memory(worst)
-        contradictions = planned.contradictions(after)
+        contradictions = [*self._found, *planned.contradictions(after)]
         if machine.memory is not None and not contradictions:
             left = gib(machine.memory - after.bytes)
             notes.insert(0, f"fits: {left} GiB of {gib(machine.memory)} are left in the worst case")
@@ -197,7 +198,7 @@ class PlanCLI(DeltaCLI):
         most = int(self.model.plan.sampling.max_new_tokens)
         mean = min(most, self.settings.length or most)
         try:
-            found = _prompt_lengths(self.datamodule, self.model.backbone.tokenizer)
+            found = self._prompt_lengths()
         except (ConfigError, OSError) as error:
             limit = int(self.datamodule.max_prompt_tokens)
             notes.append(f"prompts count as data.max_prompt_tokens={limit}, their data cannot be read here: {error}")
@@ -208,15 +209,24 @@ class PlanCLI(DeltaCLI):
             prompt_mean=round(statistics.mean(found)), prompt_most=max(found), completion_mean=mean, completion_most=most
         )
 
+    def _prompt_lengths(self) -> list[int]:
+        """Tokens of the first training prompts; too few problems and too long prompts are contradictions.
 
-def _prompt_lengths(data: PromptData, tokenizer: Callable[[], Any]) -> list[int]:
-    """Tokens of the first training prompts. Raises `ConfigError` or `OSError` where they are not on this machine."""
-    data.source.check()
-    encode = tokenizer()
-    problems = list(islice(data.source.problems("train"), SAMPLED))
-    lengths = [len(encode.encode(data.templates.text(problem, encode), add_special_tokens=False)) for problem in problems]
-    require(bool(lengths), "data", wanted="at least 1 problem", got=0, remedy="Check the source's files.")
-    return lengths
+        What filters leave out is not known: with them a prompt counts as at most `max_prompt_tokens`. Raises `ConfigError` or
+        `OSError` where data or tokenizer are not on this machine.
+        """
+        data = self.datamodule
+        data.source.check()
+        tokenizer, limit = self.model.backbone.tokenizer(), data.max_prompt_tokens
+        problems = data.source.problems("train")
+        require(len(problems) > 0, "data", wanted="at least 1 problem", got=0, remedy="Check the source's files.")
+        prompts = make_prompts(list(islice(problems, SAMPLED)), tokenizer, data.templates, sys.maxsize)
+        with self._collecting():
+            require_prompts(len(problems), self.model.plan.cut.num_groups)
+        some_left_out = bool(data.filters) or data.unusable_references == "skip"
+        with self._collecting():
+            refuse_long([] if some_left_out else prompts, limit)
+        return [min(len(prompt.token_ids), limit) for prompt in prompts]
 
 
 def _model_rows(planned: Planned) -> list[tuple[str, str]]:

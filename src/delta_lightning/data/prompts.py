@@ -106,11 +106,12 @@ def make_prompts(
                 remedy="Put some text around {question}, or mend the tokenizer.")  # fmt: skip
         if tick is not None:
             tick(len(prompts), len(problems))
-    _refuse_long(prompts, max_prompt_tokens)
+    refuse_long(prompts, max_prompt_tokens)
     return prompts
 
 
-def _refuse_long(prompts: Sequence[Prompt], limit: int) -> None:
+def refuse_long(prompts: Sequence[Prompt], limit: int) -> None:
+    """Refuses prompts of more than `limit` tokens, with their number and the first of them. Raises `ConfigError`."""
     long = [prompt for prompt in prompts if len(prompt.token_ids) > limit]
     if not long:
         return

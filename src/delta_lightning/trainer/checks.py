@@ -59,10 +59,14 @@ def check_model_config(parts: Parts, plan: Plan) -> None:
 
 def check_prompt_count(data: PromptData, plan: Plan) -> None:
     """Refuses fewer training prompts than a step takes. Raises `ConfigError`."""
-    size, wanted = len(data.train_prompts), plan.cut.num_groups
+    require_prompts(len(data.train_prompts), plan.cut.num_groups)
+    data.check_shares(plan.cut.num_groups)
+
+
+def require_prompts(size: int, wanted: int) -> None:
+    """Refuses a step of `wanted` prompts where there are `size`. Raises `ConfigError`."""
     require(size >= wanted, "model.prompts_per_step", wanted=f"at most {size}, the number of training prompts", got=wanted,
             remedy="Lower it, or give more data.")  # fmt: skip
-    data.check_shares(wanted)
 
 
 def check_room(data: PromptData, plan: Plan, context: int | None) -> list[str]:
