@@ -29,6 +29,7 @@ from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.report.provenance import provenance
 from delta_lightning.strategies import FSDP2Strategy
+from delta_lightning.trainer.base_state import refuse_other_adapter
 from delta_lightning.trainer.callbacks.atomic import whole
 from delta_lightning.trainer.datamodule import PromptData
 
@@ -124,7 +125,10 @@ class AblateCLI(DeltaCLI):
                 got=self.trainer.world_size, remedy="Use --trainer.devices=1.")  # fmt: skip
         require(not isinstance(self.trainer.strategy, FSDP2Strategy), "trainer.strategy", wanted="auto, for whole gradients",
                 got="fsdp2", remedy="Leave it out; begin from the run's export.")  # fmt: skip
-        preflight.check_checkpoint(settings.ckpt_path, self.trainer.strategy)
+        export = f"Begin from the model that delta-lightning export --ckpt_path={settings.ckpt_path} writes."
+        preflight.check_checkpoint(settings.ckpt_path, self.trainer.strategy, export)
+        if self.checkpoint is not None:
+            refuse_other_adapter(self.checkpoint.adapter, module.adapter)
         check_output(self.folder)
         require(settings.gradient_gib >= 0, "--gradient_gib", wanted="at least 0", got=settings.gradient_gib, remedy="Try 8.")
         require(settings.step is None or settings.step >= 0, "--step", wanted="at least 0", got=settings.step,

@@ -47,12 +47,15 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         ))  # fmt: skip
 
 
-def check_checkpoint(ckpt_path: str | None, strategy: Strategy) -> None:
+READ_SHARDS = "Use --trainer.strategy=fsdp2, which one device can do too, or begin from the run's export."
+
+
+def check_checkpoint(ckpt_path: str | None, strategy: Strategy, remedy: str = READ_SHARDS) -> None:
     """Refuses the folder of a sharded run where it cannot be read. Raises `ConfigError`."""
     if ckpt_path is not None and Path(ckpt_path).is_dir() and not isinstance(strategy, FSDP2Strategy):
         raise ConfigError(
             "--ckpt_path", wanted="a file, since only fsdp2 reads the parts of a sharded run", got=f"the folder {ckpt_path}",
-            remedy="Use --trainer.strategy=fsdp2, which one device can do too, or begin from the run's export.",
+            remedy=remedy,
         )  # fmt: skip
 
 
