@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from delta_lightning.cli.resume import CONFIG_KEY, differences, read_checkpoint
+from delta_lightning.cli.resume import CONFIG_KEY, differences, read_checkpoint, renew
 from delta_lightning.errors import ConfigError
 
 BEFORE = {
@@ -57,3 +57,11 @@ def test_other_checkpoints_of_the_folder_are_offered(tmp_path: Path) -> None:
     (tmp_path / "step-2.ckpt").touch()
     with pytest.raises(ConfigError, match=r"There are: .*step-2\.ckpt"):
         read_checkpoint(str(tmp_path / "step-1.ckpt"))
+
+
+def test_settings_replace_those_of_a_group_and_leave_tensors_in_place() -> None:
+    rate = torch.tensor(1e-3)
+    group = {"lr": rate, "weight_decay": 0.1}
+    renew(group, {"lr": torch.tensor(0.5), "weight_decay": 0.0})
+    renew(group, {"lr": 0.25})
+    assert group["lr"] is rate and float(rate) == 0.25 and group["weight_decay"] == 0.0

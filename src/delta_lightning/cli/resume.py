@@ -113,9 +113,18 @@ class PresentOptimizer(Callback):
             settings.pop("lr", None)
         optimizer = trainer.optimizers[0]
         for group in optimizer.param_groups:
-            group.update(settings)
+            renew(group, settings)
         if trainer.global_step == 0:  # to save a sharded optimiser before its first step torch has it take one, without effect
             optimizer.state.clear()  # but on the count of steps, by which Adam corrects its bias
+
+
+def renew(group: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Puts `settings` into a parameter group; a number kept as a tensor stays that tensor, as compiled optimisers demand."""
+    for name, value in settings.items():
+        if isinstance(group.get(name), torch.Tensor):
+            group[name].fill_(value)
+        else:
+            group[name] = value
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
