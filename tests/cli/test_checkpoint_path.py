@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from delta_lightning.cli.checkpoint_path import VARIABLE, agreed, newest_whole, resolve
+from delta_lightning.cli.app import DeltaCLI
+from delta_lightning.cli.checkpoint_path import VARIABLE, agreed, newest_whole, resolve, told
 from delta_lightning.errors import ConfigError
 from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO
 
@@ -129,6 +130,15 @@ def test_they_get_rank_0s_answer() -> None:
     for size, external, want in ((1, True, "own"), (2, False, "own"), (2, True, "rank 0's")):
         trainer: Any = SimpleNamespace(world_size=size, strategy=strategy(external))
         assert agreed(trainer, None, "own") == want  # type: ignore[arg-type]
+
+
+def test_a_rank_that_lightning_started_asks_no_more() -> None:
+    """The one that started it does not take part in asking: it would wait for ever."""
+    started = {"LOCAL_RANK": "1", VARIABLE: ""}
+    assert told(started) and not told({VARIABLE: ""}) and not told({"LOCAL_RANK": "1"})
+    for asked, has_answer, want in (("last", True, "own"), ("last", False, "rank 0's"), ("step-1.ckpt", False, "own")):
+        cli: Any = SimpleNamespace(asked=asked, told=has_answer, trainer=SimpleNamespace(world_size=2, strategy=strategy(True)))
+        assert DeltaCLI._checkpoint_of_all(cli, None, "own") == want  # type: ignore[arg-type]
 
 
 def test_nothing_is_no_checkpoint(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ class DeltaCLI(LightningCLI):
         if chosen:
             say(chosen)
         template, self.asked = self.settings.run_dir, self.settings.ckpt_path
-        self.told = checkpoint_path.VARIABLE in os.environ and "LOCAL_RANK" in os.environ  # by the rank that started this one
+        self.told = checkpoint_path.told(os.environ)  # by the rank that started this one
         self.folder = run_folder.resolve(template, os.environ)
         self.settings["run_dir"] = str(self.folder)
         self.settings["ckpt_path"] = checkpoint_path.resolve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def resolve(
         ConfigError: there is none, it is damaged, `last` without the folder of one run, or on several nodes with no launcher,
             each of which would look for itself.
     """
-    if "LOCAL_RANK" in environment and VARIABLE in environment:
+    if told(environment):
         return environment[VARIABLE] or None
     require(
         asked not in WORDS or nodes == 1 or any(name in environment for name in RANKS), f"--ckpt_path={asked}",
@@ -61,6 +61,11 @@ def resolve(
         refuse_damage(Path(answer), rank, say)
     environment[VARIABLE] = answer or ""
     return answer
+
+
+def told(environment: Mapping[str, str]) -> bool:
+    """Whether Lightning started this rank, and the one that had it do so has left its answer."""
+    return "LOCAL_RANK" in environment and VARIABLE in environment
 
 
 def agreed(trainer: Trainer, module: LightningModule, path: str | None) -> str | None:
