@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 
 from delta_lightning.credit import Column
+from delta_lightning.errors import ConfigError, DeltaError
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.lora import LoRA
 from delta_lightning.models.recomputing import _Recomputed
 from delta_lightning.models.tiny import Tiny
+from delta_lightning.strategies import FSDP2Strategy
 from delta_lightning.testing.parts import concrete_parts
 from delta_lightning.trainer.loading import load_policy
 from delta_lightning.trainer.metrics import MetricBook
@@ -23,7 +26,9 @@ from support.lora import adapted, merged
 from support.models import NumberTokenizer, tiny_model
 from support.part_samples import made
 from support.prompts import number_prompts
+from support.runs import run
 from support.steps import StepSetup, gradients, make_buffer
+from support.world import run_ranks
 
 ASSIGNERS = concrete_parts(CreditAssigner)
 TOLERANCE = 1e-5  # norms of `transformers` compute in float32, whatever the model's dtype
@@ -80,3 +85,25 @@ def test_what_is_trained_is_said_and_layers_are_recomputed() -> None:
     assert any("2,048 of 10,896 parameters are trained (18.80%), the base is frozen" in line for line in lines)
     assert all(isinstance(layer.forward, _Recomputed) for layer in policy.model.layers)
     assert len(policy.state_dict()) == 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone(Tiny):
+    """A model whose files are not there on rank 1."""
+
+    def weight_files(self, context: LoadContext) -> None:
+        if Ranks.current().rank == 1:
+            raise ConfigError("model here", wanted="its files", got="none", remedy="Fetch them.")
+
+
+def on_a_rank() -> str:
+    with pytest.raises(DeltaError) as said:
+        run(FSDP2Strategy(), devices=2, backbone=Gone(hidden_size=16, layers=2, heads=2, kv_heads=1, intermediate_size=32))
+    return str(said.value)
+
+
+def test_a_model_that_one_rank_cannot_read_ends_every_rank() -> None:
+    assert run_ranks(2, on_a_rank) == [
+        "the model could not be loaded by every rank; the one that failed says why",
+        "model here: wanted its files, got none. Fetch them.",
+    ]
