@@ -33,9 +33,9 @@ def _no_files() -> None:
 class FSDP2Strategy(ModelParallelStrategy):
     """Shards the policy over all ranks: data parallel, each rank holding one part of every parameter.
 
-    Works on GPUs (NCCL) and on CPUs (gloo), with one rank too. Each rank reads its own rows of a model's safetensors files; where
-    there are none, rank 0 loads the model in main memory and hands the others their shards. Decoder layers are gathered one at a
-    time; embedding, final norm and head together.
+    Works on GPUs (NCCL) and on CPUs (gloo), with one rank too. Each rank reads its own rows of a model's safetensors files;
+    where there are none, rank 0 loads the model in main memory and hands the others their shards. Decoder layers are gathered
+    one at a time; embedding, final norm and head together.
 
     Args:
         compute_dtype: of gathered parameters and of the computation, sampling by HFSampler included; "model" is the dtype of
