@@ -167,7 +167,8 @@ class Planned:
         have = self.machine.memory
         if have is not None and memory.bytes > have:
             found.append(f"memory: wanted at most {gib(have)} GiB a device, got {gib(memory.bytes)} in the worst case, "
-                         f"{gib(memory.bytes - have)} too many, in the phase '{memory.peak.name}'. {self._remedy(memory)}")  # fmt: skip
+                         f"{gib(memory.bytes - have)} too many, in the phase '{memory.peak.name}'. "
+                         f"{self._remedy(memory)}")  # fmt: skip
         return found
 
     def _remedy(self, memory: Memory) -> str:
