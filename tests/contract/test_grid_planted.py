@@ -86,8 +86,7 @@ def test_off_by_one_hidden_states(monkeypatch: pytest.MonkeyPatch) -> None:
     def own_states(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return hidden_BTD[mask_BT]  # of the token itself: it has read what it predicts
 
-    assert scorer_module.predicting_states is logprobs.predicting_states
-    honest = logprobs.chunked_head
+    honest, honest_states = logprobs.chunked_head, logprobs.predicting_states
 
     def head_of_the_right_state(hidden_ND: Tensor, *arguments: object, **options: object) -> logprobs.HeadOutput:
         return honest(seen[-1], *arguments, **options)  # type: ignore[arg-type]
@@ -95,13 +94,14 @@ def test_off_by_one_hidden_states(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
 
     def both(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        seen.append(logprobs.predicting_states(hidden_BTD, mask_BT))
+        seen.append(honest_states(hidden_BTD, mask_BT))
         return own_states(hidden_BTD, mask_BT)
 
-    monkeypatch.setattr(scorer_module, "predicting_states", both)
+    monkeypatch.setattr(logprobs, "predicting_states", both)  # layouts look it up there at each call
     monkeypatch.setattr(scorer_module, "chunked_head", head_of_the_right_state)
     with pytest.raises(AssertionError):
         hidden_states_test()
+    assert seen
 
 
 def test_gradient_through_the_coefficients() -> None:

@@ -12,15 +12,22 @@ SHIPPED = Path(__file__).parents[2] / "configs" / "models"
 
 
 def swiglu_transformer(
-    *, hidden: int, layers: int, heads: int, kv: int, head_dim: int, intermediate: int, vocabulary: int, norms: int
-) -> int:
-    """Parameters by hand: untied embeddings, attention without biases, SwiGLU, a final norm; `norms` per layer."""
+    *, hidden: int, layers: int, heads: int, kv: int, head_dim: int, intermediate: int, vocabulary: int, norms: int,
+    embeddings: int = 2,
+) -> int:  # fmt: skip
+    """Parameters by hand: two embeddings unless tied, attention without biases, SwiGLU, a final norm; `norms` per layer."""
     attention = 2 * hidden * heads * head_dim + 2 * hidden * kv * head_dim
-    return layers * (attention + 3 * hidden * intermediate + norms) + 2 * vocabulary * hidden + hidden
+    return layers * (attention + 3 * hidden * intermediate + norms) + embeddings * vocabulary * hidden + hidden
 
 
 QWEN = {"kv": 8, "head_dim": 128, "vocabulary": 151936}
 COUNTS = {
+    "Qwen3-0.6B-Base": swiglu_transformer(
+        hidden=1024, layers=28, heads=16, intermediate=3072, norms=2 * 1024 + 2 * 128, embeddings=1, **QWEN
+    ),
+    "Qwen3-1.7B-Base": swiglu_transformer(
+        hidden=2048, layers=28, heads=16, intermediate=6144, norms=2 * 2048 + 2 * 128, embeddings=1, **QWEN
+    ),
     "Qwen3-8B-Base": swiglu_transformer(hidden=4096, layers=36, heads=32, intermediate=12288, norms=2 * 4096 + 2 * 128, **QWEN),
     "Qwen3-14B-Base": swiglu_transformer(
         hidden=5120, layers=40, heads=40, intermediate=17408, norms=2 * 5120 + 2 * 128, **QWEN
@@ -31,14 +38,18 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "billions"), [("Qwen3-8B-Base", 8.19), ("Qwen3-14B-Base", 14.77), ("Olmo-3-1025-7B", 7.30)])
+@pytest.mark.parametrize(("name", "billions"), [
+    ("Qwen3-0.6B-Base", 0.60), ("Qwen3-1.7B-Base", 1.72), ("Qwen3-8B-Base", 8.19), ("Qwen3-14B-Base", 14.77),
+    ("Olmo-3-1025-7B", 7.30),
+])  # fmt: skip
 def test_shipped_architectures_on_the_meta_device(name: str, billions: float) -> None:
     model = meta_model(SHIPPED / f"{name}.json")
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == COUNTS[name]
     assert round(count / 1e9, 2) == billions
-    assert model.lm_head.weight is not model.model.embed_tokens.weight
+    small = name in ("Qwen3-0.6B-Base", "Qwen3-1.7B-Base")
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == small, "the small ones are tied"
 
 
 def test_olmo3_has_three_sliding_layers_of_four_and_yarn_only_on_full_attention() -> None:
