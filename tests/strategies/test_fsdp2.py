@@ -193,12 +193,12 @@ def test_its_name_is_known_and_its_settings_are_checked() -> None:
 
 
 class FullDisk(pl.Callback):
-    """From the second rollout step on one rank cannot write: rank 1 its part, or rank 0 the rest or the folder's place."""
+    """After the second rollout step one rank cannot write: rank 1 its part, or rank 0 the rest or the folder's place."""
 
     def __init__(self, patch: pytest.MonkeyPatch, what: str) -> None:
         self._patch, self._what = patch, what
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def full(*args: Any, **options: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
