@@ -50,6 +50,11 @@ def test_the_last_is_the_one_that_was_made_last(folder: Path) -> None:
     assert ask.environment == {VARIABLE: str(folder / "step-2-update-1.ckpt")}
 
 
+def test_the_answer_of_an_earlier_run_of_the_process_is_not_handed_on() -> None:
+    ask = Asked(**{VARIABLE: "of the run before"})
+    assert ask(None, Path("any")) is None and ask.environment == {}
+
+
 def test_damaged_ones_are_left_out_and_named(folder: Path) -> None:
     spoil(folder / "step-2-update-1.ckpt")
     ask = Asked()

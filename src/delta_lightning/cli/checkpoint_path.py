@@ -49,6 +49,7 @@ def resolve(
     """
     if told(environment):
         return environment[VARIABLE] or None
+    environment.pop(VARIABLE, None)  # of an earlier run of this process
     require(
         asked not in WORDS or nodes == 1 or any(name in environment for name in RANKS), f"--ckpt_path={asked}",
         wanted="a launcher that starts every rank, since each node would look for itself", got=f"{nodes} nodes and none",
