@@ -6,13 +6,13 @@ import dataclasses
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import overload
 
 from delta_lightning.data.maker import DrawnPrompts
+from delta_lightning.data.on_demand import OnDemand
 from delta_lightning.types import Problem, Prompt
 
 
-class Joined(Sequence[Problem]):
+class Joined(OnDemand):
     """The problems of each data set under its name here, "name/" before each id.
 
     Args:
@@ -26,15 +26,8 @@ class Joined(Sequence[Problem]):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def at(self, index: int) -> Problem:
+        """See `OnDemand`."""
         number = bisect_right(self._ends, index)
         problem = self._parts[number][index - (self._ends[number] - len(self._parts[number]))]
         return renamed(problem, self._names[number])

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+from delta_lightning.data.on_demand import OnDemand, check_split
 from delta_lightning.data.rows import Row, hub_table, require_columns
 from delta_lightning.data.table import Table
-from delta_lightning.errors import ConfigError, require
+from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import PromptSource
 from delta_lightning.types import Problem
 
@@ -44,11 +45,7 @@ class OnDisk(PromptSource):
 
     def check(self) -> None:
         """The table's own check, and that held-out problems are named. Raises `ConfigError`."""
-        table = self._table()
-        table.check()
-        there = table.held_out_file if table.hub is None else table.held_out_split
-        require(there is not None, "OnDisk.table", wanted="held-out problems of their own", got="none",
-                remedy=f"Set {'held_out_file' if table.hub is None else 'held_out_split'} of the table.")  # fmt: skip
+        check_split(self._table(), "OnDisk.table")
 
     def problems(self, split: str) -> Sequence[Problem]:
         """Training problems that are read as they are asked for; held-out ones read whole."""
@@ -80,7 +77,7 @@ class OnDisk(PromptSource):
         return [(file.name, rows) for file, rows in zip(files, arrow_tables(files, columns, self.cache), strict=True)]
 
 
-class DiskRows(Sequence[Problem]):
+class DiskRows(OnDemand):
     """Rows of tables on disk, one table after the other, as problems.
 
     Args:
@@ -95,15 +92,8 @@ class DiskRows(Sequence[Problem]):
     def __len__(self) -> int:
         return self._size
 
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def at(self, index: int) -> Problem:
+        """See `OnDemand`."""
         number = bisect_right(self._ends, index)
         name, rows = self._parts[number]
         place = index - (self._ends[number] - len(rows))

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, overload
+from typing import Any
 
+from delta_lightning.data.on_demand import OnDemand, check_split
 from delta_lightning.data.rows import Row, hub_remedy, require_columns
 from delta_lightning.data.table import Table
 from delta_lightning.errors import ConfigError, RunError, require
@@ -47,11 +48,7 @@ class Streamed(PromptSource):
 
     def check(self) -> None:
         """The table's own check, and that held-out problems are named. Raises `ConfigError`."""
-        table = self._table()
-        table.check()
-        there = table.held_out_file if table.hub is None else table.held_out_split
-        require(there is not None, "Streamed.table", wanted="held-out problems of their own", got="none",
-                remedy=f"Set {'held_out_file' if table.hub is None else 'held_out_split'} of the table.")  # fmt: skip
+        check_split(self._table(), "Streamed.table")
 
     def problems(self, split: str) -> Sequence[Problem]:
         """Training problems that are read as they are asked for; held-out ones read whole. Raises `ConfigError`."""
@@ -83,7 +80,7 @@ class Streamed(PromptSource):
         return self.table if self.path is None else dataclasses.replace(self.table, path=self.path)
 
 
-class StreamRows(Sequence[Problem]):
+class StreamRows(OnDemand):
     """Rows of a stream as problems; cheap when asked for window after window, and right in any order.
 
     Args:
@@ -100,15 +97,8 @@ class StreamRows(Sequence[Problem]):
     def __len__(self) -> int:
         return self._size
 
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def at(self, index: int) -> Problem:
+        """See `OnDemand`."""
         number, place = divmod(index, self._window)
         if number not in self._kept:
             self._kept[number] = self._read(number)
