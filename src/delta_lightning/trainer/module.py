@@ -140,9 +140,13 @@ class PolicyModule(Evaluating):
         check_model_config(self.parts, self.plan)
         self.ahead = Ahead(one_step_off, limits.grace_seconds)
         self.ahead.check(sampler)
+        self.weight_check, self.limits, self.watch = weight_check, limits, Watchdog(limits.grace_seconds)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing is loaded, opened or counted yet."""
         self.policy: Any = None
         self.tokenizer: Any = None
-        self.weight_check, self.limits, self.watch = weight_check, limits, Watchdog(limits.grace_seconds)
         self.progress, self.clock = Progress(), PhaseClock()
         self.rollout_book, self.update_book, self.held_out_book = MetricBook(), MetricBook(), MetricBook()
         self.reference: ReferencePolicy | None = None
