@@ -25,11 +25,10 @@ SMALL = {"logits_mib": 1, "block_mib": 32}  # budgets of parts that read the LM 
 class CreditCost:
     """Bytes of credit for N tokens of width D on a rank, n in a micro-batch: block min(1, n D / 2^20) + per_token N + head.
 
-    Of parts that read the LM head the block counts in full, so that they are bounded from above.
-
     Attributes:
-        block: of the temporaries of a block of rows, `functional.sides.BLOCK_ELEMENTS` elements. per_token: of vectors and
-            features. head: of parts that read the LM head.
+        block: of the temporaries of a block of rows, `functional.sides.BLOCK_ELEMENTS` elements; 0 of parts that read the LM
+            head. per_token: of vectors and features. head: of parts that read the LM head, their temporaries in full
+            however few tokens there are: they are bounded from above.
     """
 
     block: int
@@ -38,7 +37,7 @@ class CreditCost:
 
     def bytes(self, tokens: int, at_once: int, hidden: int) -> int:
         """For so many tokens, `at_once` in a micro-batch."""
-        filled = 1.0 if self.head else min(1.0, at_once * hidden / BLOCK_ELEMENTS)
+        filled = min(1.0, at_once * hidden / BLOCK_ELEMENTS)
         return round(self.block * filled + self.per_token * tokens) + self.head
 
 
@@ -119,7 +118,7 @@ def credit_cost(assigner: CreditAssigner, *, hidden: int, vocabulary: int, dtype
     narrow, weight = dtype.itemsize < 4, vocabulary * hidden
     head = sum(3 * max(0, budgets[name] - small) << 20 for name, small in SMALL.items())
     head += 4 * weight * narrow * (not budgets["block_mib"]) + weight * dtype.itemsize * copies_head
-    return CreditCost(block=fixed, per_token=slope, head=head)
+    return CreditCost(block=0, per_token=slope, head=fixed + head)
 
 
 def _budgets(part: object) -> dict[str, int]:
