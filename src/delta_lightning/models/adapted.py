@@ -65,6 +65,15 @@ def own_parameters(model: Any) -> Iterator[tuple[str, Any]]:
             yield name, parameter
 
 
+def base_parameters(model: Any) -> Iterator[tuple[str, str, Any]]:
+    """Name in the base, name in the model, and parameter, of all that is no adapter's own: everything without one."""
+    adapter = adapter_of(model)
+    for name, parameter in model.named_parameters():
+        base = name if adapter is None else adapter.base_name(name)
+        if base is not None:
+            yield base, name, parameter
+
+
 @torch.no_grad()
 def gathered_adapter(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Names and values of the adapter, whole, in main memory, one at a time. Collective: every rank must exhaust it."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from delta_lightning.errors import RunError
-from delta_lightning.models.adapted import adapter_of, attached
+from delta_lightning.models.adapted import adapter_of, attached, base_parameters
 from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.sharding import Sharding, device_of, sharding_of
 from delta_lightning.models.weight_files import WeightFiles
@@ -82,8 +82,7 @@ def spread_files(files: WeightFiles, sharding: Sharding, adapter: Adapter | None
         config=config, dtype=files.dtype, buffers=_computed_buffers(files), generation=files.generation, adapter=adapter
     )
     model = _empty(plan, sharding)
-    names = ((name if adapter is None else adapter.base_name(name), value) for name, value in model.named_parameters())
-    shards = {name: value for name, value in names if name is not None}
+    shards = {base: shard for base, _, shard in base_parameters(model)}
     if config.tie_word_embeddings and HEAD in files.files:
         shards[HEAD] = shards[EMBEDDING]
     wanted = {name: _rows(value, sharding.mesh) for name, value in shards.items()}

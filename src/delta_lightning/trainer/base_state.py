@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from delta_lightning.errors import ConfigError, RunError
-from delta_lightning.models.adapted import adapter_of
+from delta_lightning.models.adapted import adapter_of, base_parameters
 from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.sharding import sharding_of
 from delta_lightning.trainer.ranks import Ranks
@@ -113,17 +113,13 @@ def _shown(given: Mapping[str, Any] | None) -> str:
 
 @torch.no_grad()
 def base_fingerprint(policy: Any) -> dict[str, list[Any]]:
-    """Dtype, shape and checksum of each frozen tensor; kept on the policy once taken. Collective where it is sharded.
+    """Dtype, shape and checksum of each tensor of the base; kept on the policy once taken. Collective where it is sharded.
 
     The checksum is the sum, modulo 2^64, of the elements' bits read as integers: exact, the same however the tensor is cut.
     """
     kept: dict[str, list[Any]] | None = getattr(policy, "delta_base_fingerprint", None)
     if kept is None:
-        adapter = adapter_of(policy)
-        assert adapter is not None
-        frozen = {
-            adapter.base_name(name) or name: value for name, value in policy.named_parameters() if not value.requires_grad
-        }
+        frozen = {base: value for base, _, value in base_parameters(policy)}
         sums = torch.stack([_checksum(value.to_local() if hasattr(value, "to_local") else value) for value in frozen.values()])
         if sharding_of(policy) is not None:
             sums = Ranks.current().all_sum(sums)
