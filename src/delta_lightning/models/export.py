@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from delta_lightning.models.sharding import full
+from delta_lightning.models.weight_files import INDEX, WEIGHTS
 from delta_lightning.models.weights import weights_of
 
 SHARD_BYTES = 2 << 30  # of one safetensors file; a larger tensor has a file of its own
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @torch.no_grad()

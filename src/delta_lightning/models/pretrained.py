@@ -13,7 +13,15 @@ from delta_lightning.models.architecture import meta_model, read_architecture
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.liger import check_liger, use_liger
 from delta_lightning.models.sharding import device_of, enter
-from delta_lightning.models.weight_files import INDEX, WeightFiles, differing_names, refuse_other_shapes, tensor_files
+from delta_lightning.models.weight_files import (
+    INDEX,
+    WeightFiles,
+    contents,
+    differing_names,
+    refuse_damaged,
+    refuse_other_shapes,
+    tensor_files,
+)
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FETCHED = ["config.json", "generation_config.json", "model.safetensors", "model-*.safetensors", INDEX]
@@ -56,13 +64,12 @@ class Pretrained(Backbone):
         if folder is None:
             return
         read_architecture(folder)
-        for file in _weight_files(folder):
-            _refuse_truncated(file)
+        refuse_damaged(folder)
         if not any((folder / name).is_file() for name in TOKENIZER_FILES):
             raise ConfigError(
                 f"model folder {folder}",
                 wanted=f"a tokenizer ({', '.join(TOKENIZER_FILES)})",
-                got=_contents(folder),
+                got=contents(folder),
                 remedy="Save the tokenizer beside the model (tokenizer.save_pretrained).",
             )
 
@@ -245,50 +252,3 @@ def untied(path: str) -> ConfigError:
         f"model {path}", wanted="a head equal to the embedding, since config.json ties them", got="another head",
         remedy="Set tie_word_embeddings to false in its config.json.",
     )  # fmt: skip
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder. Raises `ConfigError` if there are none, or some are missing."""
-    index = folder / INDEX
-    if not index.is_file():
-        files = sorted(folder.glob("*.safetensors"))
-        if files:
-            return files
-        raise ConfigError(
-            f"model folder {folder}",
-            wanted="weights (*.safetensors)",
-            got=_contents(folder),
-            remedy="Fetch the weights, or convert them with model.save_pretrained.",
-        )
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise ConfigError(str(index), wanted="a safetensors index", got=got, remedy="Fetch it again.") from error
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        got = f"{len(missing)} of {len(names)} missing, first {missing[0]}"
-        raise ConfigError(f"model folder {folder}", wanted=f"the weights in {INDEX}", got=got, remedy="Fetch them.")
-    return [folder / name for name in names]
-
-
-def _refuse_truncated(file: Path) -> None:
-    """Compare a safetensors file's size with its header (8 bytes of length, then JSON), without reading the weights."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = stream.read(length) if 0 < length <= size - 8 else b""
-    try:
-        entries = json.loads(header)
-        wanted = 8 + length + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        got = f"{size} bytes without one"
-        raise ConfigError(f"weights {file}", wanted="a safetensors header", got=got, remedy="Fetch the file again.") from error
-    if wanted != size:
-        got = f"{size} bytes; it was cut short or altered"
-        raise ConfigError(f"weights {file}", wanted=f"{wanted} bytes", got=got, remedy="Fetch the file again.")
-
-
-def _contents(folder: Path) -> str:
-    names = sorted(file.name for file in folder.iterdir())
-    return f"a folder with {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "an empty folder"

@@ -1,4 +1,4 @@
-"""A model in safetensors files, of which each rank reads its rows and nothing else."""
+"""A model in safetensors files: checked by their headers, and read so that each rank gets its rows and nothing else."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class WeightFiles:
 def tensor_files(folder: Path) -> dict[str, Path] | None:
     """The file of each tensor of a model folder by name; None if its files have names of their own."""
     if (folder / WEIGHTS).is_file():
-        return dict.fromkeys(_header(folder / WEIGHTS), folder / WEIGHTS)
+        return dict.fromkeys(_header(folder / WEIGHTS)[1], folder / WEIGHTS)
     if (folder / INDEX).is_file():
         return {name: folder / file for name, file in json.loads((folder / INDEX).read_bytes())["weight_map"].items()}
     return None
@@ -65,7 +65,7 @@ def tensor_files(folder: Path) -> dict[str, Path] | None:
 
 def refuse_other_shapes(files: Mapping[str, Path], shapes: Shapes, what: str) -> None:
     """Refuses files whose tensors have other shapes than the model's. Only their headers are read. Raises `ConfigError`."""
-    headers = {file: _header(file) for file in set(files.values())}
+    headers = {file: _header(file)[1] for file in set(files.values())}
     for name, file in files.items():
         entry = headers[file].get(name)
         got = None if entry is None else tuple(entry["shape"])
@@ -85,8 +85,53 @@ def differing_names(files: Mapping[str, Path], shapes: Shapes, *, tied: bool) ->
     return missing, beyond
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """Name, dtype and shape of each tensor."""
+def refuse_damaged(folder: Path) -> None:
+    """Refuses a model folder without weights, or with some missing or cut short; reads headers only. Raises `ConfigError`."""
+    for file in _listed(folder):
+        size = file.stat().st_size
+        try:
+            start, entries = _header(file)
+            wanted = start + max(entry["data_offsets"][1] for entry in entries.values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            got, remedy = f"{size} bytes without one", "Fetch the file again."
+            raise ConfigError(f"weights {file}", wanted="a safetensors header", got=got, remedy=remedy) from error
+        if wanted != size:
+            got = f"{size} bytes; it was cut short or altered"
+            raise ConfigError(f"weights {file}", wanted=f"{wanted} bytes", got=got, remedy="Fetch the file again.")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises `ConfigError` if there are none, or some are missing."""
+    index = folder / INDEX
+    if not index.is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        if files:
+            return files
+        raise ConfigError(
+            f"model folder {folder}", wanted="weights (*.safetensors)", got=contents(folder),
+            remedy="Fetch the weights, or convert them with model.save_pretrained.",
+        )  # fmt: skip
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise ConfigError(str(index), wanted="a safetensors index", got=got, remedy="Fetch it again.") from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        got = f"{len(missing)} of {len(names)} missing, first {missing[0]}"
+        raise ConfigError(f"model folder {folder}", wanted=f"the weights in {INDEX}", got=got, remedy="Fetch them.")
+    return [folder / name for name in names]
+
+
+def contents(folder: Path) -> str:
+    """What is in a folder, for messages."""
+    names = sorted(file.name for file in folder.iterdir())
+    return f"a folder with {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else "an empty folder"
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Bytes before the data; name -> dtype, shape and place of each tensor. Raises `ValueError` where there is no header."""
     with file.open("rb") as stream:
-        entries = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return {name: entry for name, entry in entries.items() if name != "__metadata__"}
+        length = int.from_bytes(stream.read(8), "little")
+        entries = json.loads(stream.read(min(length, file.stat().st_size)))
+    return 8 + length, {name: entry for name, entry in entries.items() if name != "__metadata__"}
