@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from delta_lightning.functional.logprobs import chunk_tokens, chunked_head, predicting_states
+from delta_lightning.models.scorer import HEAD_BUDGET
 from delta_lightning.models.sharding import device_of, enter
-
-HEAD_BUDGET = 1 << 26  # bytes of float32 logits held at a time
 
 
 @torch.no_grad()

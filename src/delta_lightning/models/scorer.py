@@ -18,10 +18,13 @@ from delta_lightning.functional.logprobs import (
     masked_tokens,
     scatter_tokens,
 )
+from delta_lightning.models.in_step import read
 from delta_lightning.models.layout import RowLayout
 from delta_lightning.models.padded import Padded
-from delta_lightning.models.sharding import compute_dtype, device_of, enter, full
+from delta_lightning.models.sharding import compute_dtype, device_of, full
 from delta_lightning.types import Need, RolloutBatch, TokenScores
+
+HEAD_BUDGET = 1 << 26  # bytes of float32 logits held at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Scorer:
 
     model: Any
     temperature: float = 1.0
-    head_budget_bytes: int = 1 << 26
+    head_budget_bytes: int = HEAD_BUDGET
     layout: RowLayout = field(default_factory=Padded)
 
     def score(self, batch: RolloutBatch, needs: frozenset[Need]) -> TokenScores:
@@ -60,7 +63,7 @@ class Scorer:
         tokens_BT, real_BT, mask_BT = batch.token_ids_BT, batch.attention_mask_BT, batch.loss_mask_BT
         if tokens_BT.shape[0] == 0:
             tokens_BT, real_BT, mask_BT = tokens_BT.new_zeros(1, 2), real_BT.new_ones(1, 2), mask_BT.new_zeros(1, 2)
-        out, hidden_ND = enter(self.model, self._read, tokens_BT, real_BT, mask_BT, needs)
+        out, hidden_ND = read(self.model, self._read, tokens_BT, real_BT, mask_BT, needs)
         rows = slice(0, batch.num_sequences)
         return TokenScores(
             logprobs_BT=scatter_tokens(out.logprobs_N, mask_BT)[rows],

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from delta_lightning.models.adapted import attached
+from delta_lightning.models.scorer import HEAD_BUDGET
 from delta_lightning.planning.dry import DryModel, Peaks
 from delta_lightning.planning.flops import Shape, UpdateFlops, body_flops, head_flops, update_flops
 from delta_lightning.planning.kept import OptimizerCost, Weights, optimizer_cost
@@ -25,7 +26,6 @@ from delta_lightning.types import Need
 
 ENTROPIES = frozenset({Need.ENTROPY, Need.SUM_P_SQUARED})
 DTYPES = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}
-HEAD_BUDGET = 1 << 26  # of the scorer
 
 
 @dataclass(frozen=True, kw_only=True)
