@@ -15,6 +15,7 @@ from delta_lightning.corrections import TruncatedImportance
 from delta_lightning.credit import Delta
 from delta_lightning.data.arithmetic import Arithmetic
 from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
+from delta_lightning.models.sharding import full
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
@@ -84,9 +85,14 @@ def fit(
         trainer([watch, *saves], **changes).fit(module, data, ckpt_path=checkpoint)
     finally:
         module.close()
-    return {name: value.detach().clone() for name, value in module.policy.named_parameters()}, watch
+    return {name: full(value).detach().clone() for name, value in module.policy.named_parameters()}, watch
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Bit by bit."""
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def close_to(want: dict[str, Tensor], got: dict[str, Tensor]) -> bool:
+    """To what another order of sums makes of it."""
+    return all(float((got[name] - value).abs().max() / value.abs().max()) < 1e-4 for name, value in want.items())

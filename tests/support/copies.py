@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from delta_lightning.interfaces import SamplerContext, SamplerSession
 from delta_lightning.samplers import HFSampler
 from delta_lightning.types import SyncReceipt
+from support.lora import merged
 
 Weights = Iterable[tuple[str, Tensor]]
 Fault = Callable[[Weights], Weights]
@@ -19,6 +19,8 @@ Fault = Callable[[Weights], Weights]
 
 class CopySession:
     """Samples from a copy of the model, its head a tensor of its own even where the model's is tied, as engines have it.
+
+    The copy knows no adapter: like an engine it is given merged weights, under the base's names.
 
     Args:
         fault: what becomes of weights on their way into the copy; the receipt counts what was sent, as if nothing were wrong.
@@ -35,7 +37,7 @@ class CopySession:
         forget_tied_head: bool = False,
     ) -> None:
         self.fault, self.forget = fault, forget_tied_head
-        self.copy = copy.deepcopy(model).to(dtype or next(model.parameters()).dtype)
+        self.copy = merged(model).to(dtype or next(model.parameters()).dtype)
         if model.config.tie_word_embeddings:
             self.copy.lm_head.weight = torch.nn.Parameter(self.copy.model.embed_tokens.weight.detach().clone())
         context = SamplerContext(model=self.copy, tokenizer=tokenizer, device=torch.device("cpu"))

@@ -25,9 +25,10 @@ def adapted(family: str = "qwen3", *, adapter: LoRA | None = None, moved: bool =
     return model
 
 
-def merged(model: Any, family: str = "qwen3", **changes: Any) -> Any:
-    """A plain model with the weights that `model` stands for."""
-    plain = tiny_model(family, **changes)
+def merged(model: Any) -> Any:
+    """A plain model, of the same class and config, with the weights that `model` stands for; in its dtype."""
+    with torch.random.fork_rng(devices=[]):
+        plain = type(model)(copy.deepcopy(model.config)).to(next(model.parameters()).dtype).eval()
     own = dict(plain.named_parameters())
     with torch.no_grad():
         for name, value in weights_of(model):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from delta_lightning.errors import RunError
-from support.ahead import fit, same
+from support.ahead import close_to, fit, same
 from support.apart import Log
 from support.world import run_ranks
 
@@ -49,10 +49,6 @@ def on_a_rank(checkpoint: Path) -> tuple[Any, Any, str]:
 @pytest.fixture(scope="module")
 def two_ranks(whole: Run) -> list[Any]:
     return run_ranks(2, on_a_rank, whole[1] / "step=2.ckpt")
-
-
-def close_to(want: dict[str, Tensor], got: dict[str, Tensor]) -> bool:
-    return all(float((got[name] - value).abs().max() / value.abs().max()) < 1e-4 for name, value in want.items())
 
 
 def test_two_ranks_end_where_one_does(whole: Run, two_ranks: list[Any]) -> None:

@@ -39,7 +39,7 @@ def test_every_assigner_gives_the_credit_of_the_merged_model(cls: type) -> None:
     """They read log-probabilities, entropies, hidden states and the head, which must not know of the adapter."""
     model = adapted(dtype=torch.float64)
     setup = StepSetup(credit=Column(missing="uniform") if cls is Column else made(cls), groups=4)
-    ours, theirs = (make_buffer(one, setup).experience for one in (model, merged(model, dtype=torch.float64)))
+    ours, theirs = (make_buffer(one, setup).experience for one in (model, merged(model)))
     assert torch.equal(ours.batch.token_ids_BT, theirs.batch.token_ids_BT)
     torch.testing.assert_close(ours.credit.scale_BT, theirs.credit.scale_BT, atol=TOLERANCE, rtol=TOLERANCE)
     assert (ours.credit.shift_BT is None) == (theirs.credit.shift_BT is None)
@@ -50,7 +50,7 @@ def test_every_assigner_gives_the_credit_of_the_merged_model(cls: type) -> None:
 def test_the_gradient_of_a_b_is_that_of_the_merged_weight() -> None:
     """dL/dB = s dL/dW A^T and dL/dA = s B^T dL/dW."""
     model = adapted(dtype=torch.float64)
-    plain, setup = merged(model, dtype=torch.float64), StepSetup(groups=4)
+    plain, setup = merged(model), StepSetup(groups=4)
     mine, theirs = (gradients(one, make_buffer(one, setup), setup)[0][0] for one in (model, plain))
     for path in LoRA(rank=4).targets_in(model):
         layer, whole = model.get_submodule(path), theirs[f"{path}.weight"]
