@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.losses import ClippedSurrogate
 from delta_lightning.strategies import FSDP2Strategy
 from delta_lightning.trainer.gradients import Gradients
+from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.trainer.ranks import Ranks
 from support.runs import MICRO, STEPS, UPDATES, run
 from support.world import run_ranks
@@ -193,3 +196,62 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=0.1), folder=tmp_path,
     )  # fmt: skip
     assert watch.skipped == [2, 2] and watch.logged == [2]
+
+
+# Memory ------------------------------------------------------------------------------------------------------------------
+
+
+class GradientBytes(pl.Callback):
+    """Bytes of this rank's gradients: as callbacks see them after each optimiser step, and of those what lives at a rollout."""
+
+    def __init__(self) -> None:
+        self.after: list[int] = []
+        self.living: list[int] = []
+        self._seen: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch.ends:
+            storages = storages_of([p.grad for p in pl_module.policy.parameters() if p.grad is not None])
+            self._seen = [weakref.ref(one) for one in storages]
+            self.after.append(sum(one.nbytes() for one in storages))
+
+    def rollout(self) -> None:
+        storages = [one() for one in self._seen]
+        self.living.append(sum(one.nbytes() for one in storages if one is not None))
+
+
+def storages_of(tensors: Sequence[Tensor]) -> list[torch.UntypedStorage]:
+    """Each once: under fsdp2 the gradients of a layer share one."""
+    found = [local(tensor).untyped_storage() for tensor in tensors]
+    return list({one.data_ptr(): one for one in found}.values())
+
+
+def gradient_bytes(strategy: Any) -> tuple[list[int], list[int], int]:
+    """Those that live as rollout steps begin, those after optimiser steps, and this rank's parameters."""
+    watch, make, parameters = GradientBytes(), PolicyModule.make_rollouts, [0]
+
+    def watched(module: PolicyModule, step: int, drawn: int) -> Any:
+        watch.rollout()
+        parameters[0] = sum(one.nbytes() for one in storages_of(list(module.policy.parameters())))
+        return make(module, step, drawn)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PolicyModule, "make_rollouts", watched)
+        run(strategy, devices=Ranks.current().size, callbacks=[watch])
+    return watch.living, watch.after, parameters[0]
+
+
+def none_stay(found: tuple[list[int], list[int], int]) -> None:
+    living, after, parameters = found
+    assert living == [0] * STEPS
+    assert after == [parameters] * (STEPS * UPDATES)
+
+
+def test_none_stays_through_a_rollout_and_callbacks_see_those_of_the_update() -> None:
+    none_stay(gradient_bytes("auto"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_none_stays_on_two_ranks(strategy: str) -> None:
+    for found in run_ranks(2, gradient_bytes, strategy):
+        none_stay(found)

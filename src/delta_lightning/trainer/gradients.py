@@ -44,8 +44,7 @@ class Gradients:
         if bool(torch.isfinite(norm)):
             self.in_a_row = 0
             return norm
-        for parameter in policy.parameters():
-            parameter.grad = None
+        let_go(policy)
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         said = f"the gradient norm is {float(norm)} at optimiser step {step}: no update was made"
         if self.in_a_row > self.max_skipped:
@@ -63,3 +62,9 @@ class Gradients:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on counting from a checkpoint."""
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
+
+
+def let_go(policy: Any) -> None:
+    """No parameter has a gradient any more. Under `ddp` the buckets that gradients are summed in stay."""
+    for parameter in policy.parameters():
+        parameter.grad = None

@@ -40,7 +40,7 @@ from delta_lightning.trainer.checks import HeldOut, check_model_config, check_pr
 from delta_lightning.trainer.collate import Cut
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.evaluating import Evaluating
-from delta_lightning.trainer.gradients import Gradients
+from delta_lightning.trainer.gradients import Gradients, let_go
 from delta_lightning.trainer.loading import load_policy
 from delta_lightning.trainer.memory import MicroBudget
 from delta_lightning.trainer.metrics import MetricBook
@@ -335,10 +335,14 @@ class PolicyModule(Evaluating):
         self._served = checkpoint.get("served", {})
 
     def on_train_batch_end(self, outputs: Any, batch: MicroBatch, batch_idx: int) -> None:
-        """After the last micro-batch of an optimiser step: log it, with the rollout step's metrics beside the first."""
+        """After the last micro-batch of an optimiser step: log it, with the rollout step's metrics beside the first.
+
+        Gradients go, which Lightning would keep through the next rollout; callbacks come before this hook, and see them.
+        """
         self.clock.add("update", time.perf_counter() - self._started)
         if not batch.ends:
             return
+        let_go(self.policy)
         values = self.update_book.take(Ranks.current())
         values["update/learning_rate"] = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         last = batch.index + 1 == self.plan.cut.updates * batch.per_update
