@@ -253,7 +253,7 @@ class DeltaCLI(LightningCLI):
             say=model.progress.line,
         )  # fmt: skip
         export.write(
-            Path(path), export.read_head(Path(path)), self.folder / callback.folder, backbone=model.backbone,
+            Path(path), self.folder / callback.folder, backbone=model.backbone,
             adapter=model.adapter, context=context, alone=callback.weights == "adapter",
         )  # fmt: skip
 

@@ -18,11 +18,18 @@ from delta_lightning.cli.config_parts import own_parts
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.cli.resume import CONFIG_KEY, read_checkpoint
 from delta_lightning.errors import ConfigError, require
-from delta_lightning.models.adapted import attached, gathered_adapter, own_parameters
+from delta_lightning.models.adapted import attached, own_parameters
 from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.backbone import Backbone, Demonstration, LoadContext
-from delta_lightning.models.export import gathered_weights, readable, write_model
-from delta_lightning.models.stored_weights import CONFIGS, names_of, restored_configs, stored_names, stored_tensors
+from delta_lightning.models.export import exported_weights, readable, write_model, write_policy
+from delta_lightning.models.stored_weights import (
+    CONFIGS,
+    checkpoint_head,
+    names_of,
+    restored_configs,
+    stored_names,
+    stored_tensors,
+)
 from delta_lightning.trainer.base_state import KEY, refuse_other_base
 from delta_lightning.trainer.callbacks.atomic import whole
 from delta_lightning.trainer.progress import Progress
@@ -53,9 +60,8 @@ def _parse_and_export(args: Sequence[str]) -> int:
             remedy="Nothing is overwritten: name another, or remove it.")  # fmt: skip
     read_checkpoint(str(checkpoint))
     checkpoint_path.refuse_damage(checkpoint, 0, say)
-    head = read_head(checkpoint)
-    config = head.get(CONFIG_KEY)
     if settings.backbone is None:
+        config = checkpoint_head(checkpoint).get(CONFIG_KEY)
         if config is None:
             raise ConfigError("--config", wanted="the run's config, which this checkpoint does not hold", got="none",
                               remedy="Give the config.yaml of the run folder.")  # fmt: skip
@@ -64,7 +70,7 @@ def _parse_and_export(args: Sequence[str]) -> int:
             file.write_text(config, encoding="utf-8")
             settings = _parser().parse_args([*own_parts([f"--config={file}"], _OWN), *given])
     say_dropped()
-    return _export(checkpoint, head, out, _parser().instantiate_classes(settings))
+    return _export(checkpoint, out, _parser().instantiate_classes(settings))
 
 
 def _parser() -> ArgumentParser:
@@ -81,41 +87,30 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _export(checkpoint: Path, head: dict[str, Any], out: Path, settings: Any) -> int:
+def _export(checkpoint: Path, out: Path, settings: Any) -> int:
     alone = settings.weights == "adapter"
     require(not alone or settings.adapter is not None, "--weights", wanted="merged", got=settings.weights,
             remedy="This run had no adapter: leave it out.")  # fmt: skip
     context = LoadContext(seed=settings.seed, demonstrations=_no_data, tick=Progress.for_rank(0), say=say)
-    write(checkpoint, head, out, backbone=settings.backbone, adapter=settings.adapter, context=context, alone=alone)
+    write(checkpoint, out, backbone=settings.backbone, adapter=settings.adapter, context=context, alone=alone)
     say(f"exported {checkpoint} to {out}")
     return 0
 
 
-def read_head(checkpoint: Path) -> dict[str, Any]:
-    """All of a file, mapped; of a folder what is not cut into parts."""
-    file = checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint
-    return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
-
-
 def write(
-    checkpoint: Path, head: dict[str, Any], out: Path, *, backbone: Backbone, adapter: Adapter | None, context: LoadContext,
-    alone: bool,
-) -> None:  # fmt: skip
-    """Write the policy of a whole checkpoint to `out`; `head` is what is read of it at once, `alone` its adapter only.
+    checkpoint: Path, out: Path, *, backbone: Backbone, adapter: Adapter | None, context: LoadContext, alone: bool
+) -> None:
+    """Write the policy of a whole checkpoint to `out`, `alone` its adapter only.
 
     `context` is for the base of an adapter, which is loaded.
     """
-    tokenizer = backbone.tokenizer()
+    tokenizer, head = backbone.tokenizer(), checkpoint_head(checkpoint)
     policy: Any = _adapted(checkpoint, head, backbone, adapter, context) if adapter is not None or KEY in head else None
     with whole(out, "the export") as partial:
-        if alone and adapter is not None:
-            partial.mkdir(parents=True)
-            base = getattr(policy.config, "_name_or_path", None) or None
-            adapter.write(partial, dict(gathered_adapter(policy)), base)
-        elif policy is not None:
-            write_model(partial, gathered_weights(policy), policy.config, policy.generation_config)
-        else:
+        if policy is None:
             _write_stored(partial, checkpoint, head, backbone)
+        else:
+            write_policy(partial, policy, exported_weights(policy, alone=alone), alone=alone)
         tokenizer.save_pretrained(partial)
         readable(partial)
 

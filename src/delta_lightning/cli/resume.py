@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from delta_lightning.errors import ConfigError
 from delta_lightning.models.backbone import Backbone
-from delta_lightning.models.stored_weights import CONFIGS
+from delta_lightning.models.stored_weights import CONFIGS, checkpoint_head
 from delta_lightning.trainer import base_state
 from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.module import PolicyModule
@@ -45,14 +45,13 @@ class Checkpoint:
 
 def read_checkpoint(path: str) -> Checkpoint:
     """The head of a checkpoint, a file or a folder of a sharded one. Raises `ConfigError` if it is none."""
-    file = Path(path) / "meta.pt" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
+    try:
+        stored = checkpoint_head(Path(path))
+        step, text, data = int(stored["global_step"]), stored.get(CONFIG_KEY), stored.get(PromptData.__qualname__, {})
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got="nothing there", remedy=_others(Path(path))
-        )
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        step, text, data = int(stored["global_step"]), stored.get(CONFIG_KEY), stored.get(PromptData.__qualname__, {})
+        ) from error
     except Exception as error:  # unreadable files raise a dozen kinds of error; all mean this
         raise ConfigError(
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got=f"a file that is none ({type(error).__name__})",

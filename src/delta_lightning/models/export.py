@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from delta_lightning.models.adapted import adapter_of, gathered_adapter
 from delta_lightning.models.sharding import full
 from delta_lightning.models.weight_files import INDEX, WEIGHTS
 from delta_lightning.models.weights import weights_of
@@ -31,6 +32,22 @@ def gathered_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     for name, buffer in model.named_buffers():
         if name in kept:
             yield name, full(buffer).cpu()
+
+
+def exported_weights(policy: Any, *, alone: bool) -> Iterator[tuple[str, Tensor]]:
+    """What an export of the policy holds: all its weights, or its adapter's `alone`. Collective, as `gathered_weights`."""
+    return gathered_adapter(policy) if alone else gathered_weights(policy)
+
+
+def write_policy(folder: Path, policy: Any, weights: Iterable[tuple[str, Tensor]], *, alone: bool) -> None:
+    """Writes the policy's `exported_weights`, with what is needed to load them, to `folder`."""
+    if not alone:
+        write_model(folder, weights, policy.config, policy.generation_config)
+        return
+    adapter = adapter_of(policy)
+    assert adapter is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter.write(folder, dict(weights), getattr(policy.config, "_name_or_path", None) or None)
 
 
 def write_model(

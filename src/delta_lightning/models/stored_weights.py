@@ -39,6 +39,12 @@ def names_of(config: Any) -> list[str]:
     return [name for name, _ in model.named_parameters()] + [name for name, _ in model.named_buffers() if name in kept]
 
 
+def checkpoint_head(checkpoint: Path) -> dict[str, Any]:
+    """All of a file, mapped; of a folder what is not cut into parts."""
+    file = checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint
+    return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+
+
 def stored_names(checkpoint: Path) -> list[str]:
     """Names of the policy's tensors in a checkpoint, a file or a folder."""
     keys = _metadata(checkpoint) if checkpoint.is_dir() else _file(checkpoint)
@@ -65,7 +71,7 @@ def stored_tensors(checkpoint: Path, names: Sequence[str]) -> Iterator[tuple[str
 
 
 def _file(checkpoint: Path) -> dict[str, Tensor]:
-    return dict(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
+    return dict(checkpoint_head(checkpoint)["state_dict"])
 
 
 def _metadata(checkpoint: Path) -> dict[str, Any]:

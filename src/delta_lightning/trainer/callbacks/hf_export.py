@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from torch import Tensor
 
 from delta_lightning.errors import RunError, require
-from delta_lightning.models.adapted import adapter_of, gathered_adapter
-from delta_lightning.models.export import gathered_weights, readable, write_model
+from delta_lightning.models.export import exported_weights, readable, write_policy
 from delta_lightning.trainer.callbacks.atomic import whole
 
 
@@ -42,14 +40,11 @@ class HFExport(pl.Callback):
         """Write the weights on rank 0, gathering one after another. Raises `RunError` if they cannot be written. Collective."""
         module: Any = pl_module
         alone = self.weights == "adapter"
-        weights, done = gathered_adapter(module.policy) if alone else gathered_weights(module.policy), False
+        weights, done = exported_weights(module.policy, alone=alone), False
         try:
             if trainer.is_global_zero:
                 with whole(Path(trainer.default_root_dir) / self.folder, "the export") as partial:
-                    if alone:
-                        _write_adapter(partial, dict(weights), module.policy)
-                    else:
-                        write_model(partial, weights, module.policy.config, module.policy.generation_config)
+                    write_policy(partial, module.policy, weights, alone=alone)
                     module.tokenizer.save_pretrained(partial)
                     readable(partial)
             done = True
@@ -59,10 +54,3 @@ class HFExport(pl.Callback):
             everywhere = self.written = trainer.strategy.reduce_boolean_decision(done)
         if not everywhere:
             raise RunError("the export could not be written; rank 0 says why")
-
-
-def _write_adapter(folder: Path, values: dict[str, Tensor], policy: Any) -> None:
-    adapter = adapter_of(policy)
-    assert adapter is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    adapter.write(folder, values, getattr(policy.config, "_name_or_path", None) or None)
