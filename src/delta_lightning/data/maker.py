@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -135,15 +135,13 @@ class DrawnPrompts(Sequence["Prompt | None"]):
             return "unusable reference"
         return make_prompts([problem], maker.tokenizer, maker.templates, maker.max_prompt_tokens)[0]
 
-    def every(self, stride: int) -> Iterator[Prompt | None]:
-        """Every `stride`-th prompt, not counted in `left_out`; None where a row cannot be used, for whatever reason."""
-        for place in range(0, len(self), stride):
-            try:
-                made = self._at(place)
-            except ConfigError:
-                yield None
-            else:
-                yield made if isinstance(made, Prompt) else None
+    def peek(self, place: int) -> Prompt | None:
+        """The prompt at `place`, not counted in `left_out`; None where the row cannot be used, for whatever reason."""
+        try:
+            made = self._at(place)
+        except ConfigError:
+            return None
+        return made if isinstance(made, Prompt) else None
 
     def tried(self, places: Sequence[int], name: str) -> list[Prompt]:
         """Prompts of some rows of a data set: what is checked before a run. Raises `ConfigError`: none, or an unusable one."""

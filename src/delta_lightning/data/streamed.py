@@ -62,7 +62,13 @@ class Streamed(PromptSource):
         require(size is not None, "Streamed.rows", wanted="the number of rows, which nothing else tells", got=None,
                 remedy="Count them once, and set it.")  # fmt: skip
         assert size is not None
-        return StreamRows(table, stream, size, self.window)
+        rows = StreamRows(table, stream, size, self.window)
+        try:
+            rows.hold(0)
+        except RunError as error:  # before the run it is the config's fault or the network's
+            raise ConfigError("data.source", wanted="a stream that can be read", got=str(error),
+                              remedy="Check the files, or the connection.") from error  # fmt: skip
+        return rows
 
     def every(self) -> Iterator[Problem]:
         """The problems of both splits, one after another."""
@@ -100,11 +106,16 @@ class StreamRows(OnDemand):
     def at(self, index: int) -> Problem:
         """See `OnDemand`."""
         number, place = divmod(index, self._window)
+        values = self.hold(number)[place]
+        return self._table.problem(Row(where=f"{self._table.train_split}:{index + 1}", values=values))
+
+    def hold(self, number: int) -> list[Mapping[str, Any]]:
+        """The rows of a window, read unless they are at hand. Raises `RunError`."""
         if number not in self._kept:
             self._kept[number] = self._read(number)
             while len(self._kept) > KEPT:
                 self._kept.pop(next(iter(self._kept)))
-        return self._table.problem(Row(where=f"{self._table.train_split}:{index + 1}", values=self._kept[number][place]))
+        return self._kept[number]
 
     def _read(self, number: int) -> list[Mapping[str, Any]]:
         """One window; the stream begins anew unless it stands right before it. Raises `RunError`."""

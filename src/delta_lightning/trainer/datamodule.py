@@ -181,7 +181,7 @@ class PromptData(pl.LightningDataModule):
                 self._fingerprint = Fingerprint.of(self._looked_at, count=count)
             elif isinstance(prompts, DrawnPrompts):
                 stride = -(-count // SAMPLES)
-                self._fingerprint = Fingerprint.of(prompts.every(stride), count=count, stride=stride)
+                self._fingerprint = Fingerprint.of(map(prompts.peek, range(0, count, stride)), count=count, stride=stride)
             else:
                 self._fingerprint = Fingerprint.of(prompts, count=count)
         return self._fingerprint
@@ -199,8 +199,10 @@ class PromptData(pl.LightningDataModule):
             raise error
 
     def _name(self, number: int) -> str:
-        prompt = self.train_prompts[number]
-        return "a row that is left out" if prompt is None else prompt.id
+        """Id of prompt `number` of the fingerprint."""
+        prompts: Sequence[Prompt | None] = self.train_prompts if self.source.shuffle_window() is None else self._looked_at
+        prompt = prompts.peek(number) if isinstance(prompts, DrawnPrompts) else prompts[number]
+        return "a row that is left out or cannot be used" if prompt is None else prompt.id
 
     def state_dict(self) -> dict[str, Any]:
         """Checksum of and position in the data, with the buffer when a checkpoint falls inside one. Collective."""
