@@ -15,12 +15,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from delta_lightning.cli import checkpoint_path, export, preflight, resume, run_folder, swap
 from delta_lightning.cli.command import prepare, run_command
+from delta_lightning.cli.config_files import ShortErrors
 from delta_lightning.cli.devices import accepted, settle_strategy
 from delta_lightning.cli.failures import debugging, hush_writers, rank
-from delta_lightning.cli.parser import DeltaParser
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.interfaces import CreditAssigner
-from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.stored_weights import CONFIGS, model_configs
 from delta_lightning.report.provenance import provenance
 from delta_lightning.trainer.base_state import refuse_other_adapter
@@ -62,6 +61,10 @@ def say(line: str) -> None:
     if rank() == 0:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+
+class DeltaParser(ShortErrors, LightningArgumentParser):
+    """Lightning's parser; an error is one short message on stderr and exit code 2."""
 
 
 class RunConfig(SaveConfigCallback):
@@ -248,13 +251,9 @@ class DeltaCLI(LightningCLI):
         if path is None or callback is None or callback.written or not self.trainer.is_global_zero:
             return
         assert self.folder is not None
-        context = LoadContext(
-            seed=model.plan.seed, demonstrations=lambda: self.datamodule.demonstrations(model.tokenizer), tick=model.progress,
-            say=model.progress.line,
-        )  # fmt: skip
         export.write(
-            Path(path), self.folder / callback.folder, backbone=model.backbone,
-            adapter=model.adapter, context=context, alone=callback.weights == "adapter",
+            Path(path), self.folder / callback.folder, backbone=model.backbone, adapter=model.adapter,
+            context=model.load_context(), alone=callback.weights == "adapter",
         )  # fmt: skip
 
     def _checkpoint_of_all(self, model: PolicyModule, path: str | None) -> str | None:

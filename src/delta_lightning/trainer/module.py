@@ -190,14 +190,17 @@ class PolicyModule(Evaluating):
                 self.progress.line(line)
         self._verifier_checked = True
 
+    def load_context(self) -> LoadContext:
+        """What the backbone may use while it loads."""
+        return LoadContext(
+            seed=self.plan.seed, demonstrations=lambda: self.data.demonstrations(self.tokenizer), tick=self.progress,
+            say=self.progress.line,
+        )  # fmt: skip
+
     def configure_model(self) -> None:
         """Load the policy, once, and copy the reference policy if a part needs one."""
         if self.policy is None:
-            context = LoadContext(
-                seed=self.plan.seed, demonstrations=lambda: self.data.demonstrations(self.tokenizer), tick=self.progress,
-                say=self.progress.line,
-            )  # fmt: skip
-            recompute, strategy = self.activation_checkpointing, self.trainer.strategy
+            recompute, strategy, context = self.activation_checkpointing, self.trainer.strategy, self.load_context()
             self.policy = load_policy(self.backbone, self.adapter, context, strategy, activation_checkpointing=recompute)
             check_room(self.data, self.plan, getattr(self.policy.config, "max_position_embeddings", None))
         fitting = self.trainer.state.fn == TrainerFn.FITTING
