@@ -14,6 +14,7 @@ delta-lightning trains language models by reinforcement learning from verifiable
   delta-lightning fit --config CONFIG [--model.KEY=VALUE ...]        train, with held-out accuracy before and after
   delta-lightning validate --config CONFIG [--ckpt_path FILE]        held-out accuracy only
   delta-lightning plan --config CONFIG [--device=h100]               sizes, memory, seconds and contradictions of a run
+  delta-lightning decontaminate --config CONFIG [--report=FILE]      training problems that overlap with evaluation sets
   delta-lightning export --ckpt_path CHECKPOINT --out FOLDER         a checkpoint as a model that transformers loads
   delta-lightning ablate --config CONFIG --assigners '[A, B]'        credit assigners compared on the same rollouts
   delta-lightning check package.MyPart                               a part of yours, held to the laws of its seam
@@ -62,6 +63,10 @@ def main(args: Sequence[str] | None = None) -> int:
         from delta_lightning.cli.export import run as export
 
         return export(given[1:])
+    if given[0] == "decontaminate":
+        from delta_lightning.cli.decontaminate import run as decontaminate
+
+        return decontaminate(given[1:])
     if given[0] == "serve":
         from delta_lightning.cli.serve import run as serve
 

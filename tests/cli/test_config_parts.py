@@ -33,6 +33,12 @@ def test_only_the_command_s_settings_of_a_file_are_kept(tmp_path: Path, form: st
     assert got == [{"backbone": {"class_path": "Tiny", "init_args": {"layers": 2}}, "sampler": "HFSampler"}, "--port=3"]
 
 
+def test_settings_beside_the_model_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    got = read(own_parts([f"--config={tmp_path}/run.yaml", "--data.path=x"], ("verifier",), ("data",)))
+    assert got == [{"verifier": "MathVerifier", "data": {"source": "Arithmetic"}}, "--data.path=x"]
+
+
 def test_files_without_a_model_give_nothing_and_flags_lose_their_prefix(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("trainer: {max_epochs: 3}\n")
     (tmp_path / "b.yaml").write_text("")

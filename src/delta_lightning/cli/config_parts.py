@@ -11,10 +11,10 @@ import yaml
 from delta_lightning.errors import require
 
 
-def own_parts(args: Sequence[str], names: Sequence[str]) -> list[str]:
+def own_parts(args: Sequence[str], names: Sequence[str], beside: Sequence[str] = ()) -> list[str]:
     """The arguments, each config file replaced by its settings `model.NAME`, without `model`; they merge as in `fit`.
 
-    `--model.NAME...`, as `fit` spells it, is understood too.
+    `--model.NAME...`, as `fit` spells it, is understood too. `beside` are settings that do not stand below `model`.
     """
     found: list[str] = []
     rest = iter(args)
@@ -27,17 +27,18 @@ def own_parts(args: Sequence[str], names: Sequence[str]) -> list[str]:
         path = Path(given)
         require("://" not in given, "--config", wanted="a local file", got=given, remedy="Fetch it first.")
         tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        model = _below(tree, "model")
-        parts = [
-            (key, node) for key, node in (model.value if isinstance(model, yaml.MappingNode) else ()) if key.value in names
-        ]
+        parts = [pair for pair in _pairs(_below(tree, "model")) if pair[0].value in names]
+        parts += [pair for pair in _pairs(tree) if pair[0].value in beside]
         found.append("--config=" + yaml.serialize(yaml.MappingNode("tag:yaml.org,2002:map", parts), Dumper=yaml.SafeDumper))
     return found
 
 
+def _pairs(tree: Any) -> Sequence[tuple[Any, Any]]:
+    return tree.value if isinstance(tree, yaml.MappingNode) else ()
+
+
 def _below(tree: Any, key: str) -> Any:
-    pairs = tree.value if isinstance(tree, yaml.MappingNode) else ()
-    return next((node for name, node in pairs if name.value == key), None)
+    return next((node for name, node in _pairs(tree) if name.value == key), None)
 
 
 def _without_model(arg: str, names: Sequence[str]) -> str:

@@ -16,6 +16,28 @@ from delta_lightning.types import Problem, Prompt
 BATCH = 1024  # problems whose tokens are counted at a time
 
 
+def count_tokens(
+    problems: Sequence[Problem], tokenizer: Any, templates: Templates, tick: Callable[[str, int, int], None]
+) -> list[int]:
+    """Lengths of the problems' prompts, tokens. `tick` is called as (phase, done, total) after each batch."""
+    lengths: list[int] = []
+    for start in range(0, len(problems), BATCH):
+        texts = [templates.text(problem, tokenizer) for problem in problems[start : start + BATCH]]
+        lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+        tick("counting tokens", len(lengths), len(problems))
+    return lengths
+
+
+def refuse_comparing(filters: Sequence[ProblemFilter]) -> None:
+    """Refuse filters that compare problems, where problems are read as they are drawn. Raises `ConfigError`."""
+    together = [type(each).__name__ for each in filters if not each.row_local()]
+    if together:
+        raise ConfigError(
+            "data.filters", wanted="filters that judge each problem by itself, since they are read as they are drawn",
+            got=together[0], remedy="Run it over the file beforehand, or use a source that reads everything (Table).",
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptMaker:
     """What makes prompts of problems.
@@ -44,12 +66,7 @@ class PromptMaker:
 
     def count_tokens(self, problems: Sequence[Problem]) -> list[int]:
         """Lengths of the problems' prompts, tokens."""
-        lengths: list[int] = []
-        for start in range(0, len(problems), BATCH):
-            texts = [self.templates.text(problem, self.tokenizer) for problem in problems[start : start + BATCH]]
-            lengths += map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"])
-            self.tick("counting tokens", len(lengths), len(problems))
-        return lengths
+        return count_tokens(problems, self.tokenizer, self.templates, self.tick)
 
     def all(self, problems: Sequence[Problem], split: str, limit: int | None = None) -> list[Prompt]:
         """Prompts of all problems that are kept, the first `limit` of them. Raises `ConfigError`: none, or unusable ones."""
@@ -92,12 +109,7 @@ class DrawnPrompts(Sequence["Prompt | None"]):
     _opened: list[tuple[str, Keep]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        together = [type(each).__name__ for each in self.maker.filters if not each.row_local()]
-        if together:
-            raise ConfigError(
-                "data.filters", wanted="filters that judge each problem by itself, since they are read as they are drawn",
-                got=together[0], remedy="Run it over the file beforehand, or use a source that reads everything (Table).",
-            )  # fmt: skip
+        refuse_comparing(self.maker.filters)
         self._opened.extend(self.maker.opened("train", whole=False))
 
     def __len__(self) -> int:

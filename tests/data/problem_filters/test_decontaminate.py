@@ -54,7 +54,7 @@ def test_planted_contaminations_are_found_and_nothing_else(against: dict[str, Ta
     assert [row["share"] for row in rows[:4]] == [1, 1, 1, 1] and 0.5 <= rows[4]["share"] < 1
     assert rows[2]["ngram"] == "how many positive integers less than 100 are"
     page = reports["decontamination.md"]
-    assert "5 of 9 training problems" in page and "| exam | 3 | 3 | 5 |" in page and "were left out" in page
+    assert "5 of 9 training problems" in page and "| exam | 3 | 3 | 5 |" in page and "are left out" in page
 
 
 def test_report_only_keeps_everything(against: dict[str, Table]) -> None:
@@ -62,7 +62,7 @@ def test_report_only_keeps_everything(against: dict[str, Table]) -> None:
     context = FilterContext(count_tokens=lambda _: [], report=reports.__setitem__)
     keep = Decontaminate(against=against, action="report").open(context)
     assert keep([problem(PLANTED[0], 0), problem(CLEAN[0], 1)]) == [True, True]
-    assert "1 of 2 training problems" in reports["decontamination.md"] and "were kept" in reports["decontamination.md"]
+    assert "1 of 2 training problems" in reports["decontamination.md"] and "are kept" in reports["decontamination.md"]
 
 
 def test_any_common_ngram(against: dict[str, Table]) -> None:

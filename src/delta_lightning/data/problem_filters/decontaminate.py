@@ -85,12 +85,16 @@ class Decontaminate(ProblemFilter):
                     found.append((problem, match))
                 context.tick("comparing with evaluation sets", done, len(problems))
             if found:
-                context.report(ROWS, "".join(_line(problem, match) for problem, match in found))
+                context.report(ROWS, "".join(line(problem, match) for problem, match in found))
             if context.whole:
-                context.report(PAGE, page(found, len(problems), index.questions, self.n, self.min_share, self.action))
+                context.report(PAGE, self.page(found, len(problems), index, f"stand in {ROWS}"))
             return kept
 
         return keep
+
+    def page(self, found: Sequence[tuple[Problem, Match]], problems: int, index: NgramIndex, more: str) -> str:
+        """What was found among so many problems, for people; `more` says where what is not shown stands."""
+        return page(found, problems, index.questions, self.n, self.min_share, self.action, more)
 
     def match(self, index: NgramIndex, problem: Problem) -> Match | None:
         """The evaluation question of which the problem covers most, if that is enough."""
@@ -98,7 +102,8 @@ class Decontaminate(ProblemFilter):
         return best if best is not None and best.share >= self.min_share else None
 
 
-def _line(problem: Problem, match: Match) -> str:
+def line(problem: Problem, match: Match) -> str:
+    """A contaminated problem and its evaluation question as a line of JSON."""
     row = {
         "source": problem.source, "id": problem.id, "evaluation": match.question.name, "evaluation_id": match.question.id,
         "share": round(match.share, 4), "ngram": match.gram, "question": problem.question,

@@ -12,16 +12,17 @@ SHOWN, EXCERPT = 20, 160
 
 
 def page(
-    found: Sequence[tuple[Problem, Match]], problems: int, questions: Sequence[Question], n: int, min_share: float, action: str
-) -> str:
-    """The page: counts for each evaluation set, then the pairs with the largest shares."""
+    found: Sequence[tuple[Problem, Match]], problems: int, questions: Sequence[Question], n: int, min_share: float, action: str,
+    more: str,
+) -> str:  # fmt: skip
+    """The page: counts for each evaluation set, then the pairs with the largest shares, and what is said of more of them."""
     total, hit, flagged = Counter(q.name for q in questions), Counter[str](), Counter(m.question.name for _, m in found)
     for name, _ in {(match.question.name, match.question.id) for _, match in found}:
         hit[name] += 1
     lines = [
         "# Decontamination", "",
         f"{len(found):,} of {problems:,} training problems cover at least {min_share:g} of the words of an evaluation question "
-        f"by common {n}-grams; they were {'left out' if action == 'drop' else 'kept'}. Each is counted with the "
+        f"by common {n}-grams; they are {'left out' if action == 'drop' else 'kept'}. Each is counted with the "
         "question that it covers most of.",
         "", "| evaluation set | its questions | of these found in training | training problems |", "| --- | --- | --- | --- |",
         *(f"| {name} | {total[name]:,} | {hit[name]:,} | {flagged[name]:,} |" for name in total),
@@ -35,7 +36,7 @@ def page(
                 f"{match.question.name} {_cell(match.question.id)}: {_cell(match.question.text)} |"
             )
         if len(found) > SHOWN:
-            lines += ["", f"{len(found) - SHOWN:,} more stand in decontamination.jsonl."]
+            lines += ["", f"{len(found) - SHOWN:,} more {more}."]
     return "\n".join(lines) + "\n"
 
 
