@@ -39,7 +39,7 @@ class Run:
         """As `fit` does it before a model loads."""
         for old in self.folder.glob("train*"):
             old.unlink()
-        text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in self.rows)
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
         (self.folder / self.file).write_text(text, encoding="utf-8")
         (self.folder / "test.jsonl").write_text(json.dumps(row(1) | {"id": "held", "question": "2="}) + "\n", encoding="utf-8")
         table = Table(path=str(self.folder), train_file="train*", held_out_file="test*", columns=self.columns, source="t")
@@ -74,6 +74,11 @@ def edit(number: int, **values: Any) -> Callable[[Run], None]:
     return lambda run: run.rows.__setitem__(number, run.rows[number] | values)
 
 
+def rename(run: Run) -> None:
+    run.columns.pop("id")
+    run.file = "train-1.jsonl"
+
+
 def settings(**values: Any) -> Callable[[Run], None]:
     return lambda run: run.settings.update(values)
 
@@ -98,9 +103,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], Callable[[Run], Any], str]] = {
     "a field less": (ALL, lambda run: run.columns.pop("level"), "first difference at prompt 1, here"),
     "another filter": (ALL, settings(filters=[Difficulty(column="level", low=1)]), "first difference at prompt 1, "),
     "another template": (ALL, settings(template="Q {question}"), "first difference at prompt 1, here '(a/)?r0'"),
-    "ids by place, and the file renamed": (
-        ALL, lambda run: (run.columns.pop("id"), setattr(run, "file", "train-1.jsonl")), "first difference at prompt 1, here",
-    ),
+    "ids by place, and the file renamed": (ALL, rename, "first difference at prompt 1, here"),
 }  # fmt: skip
 
 
@@ -161,5 +164,6 @@ def test_a_stream_names_the_prompt_that_it_compared(folder: Path) -> None:
 def test_a_stream_that_became_shorter_than_was_said_is_refused_at_once(folder: Path) -> None:
     run = Run(folder, "Streamed", [row(number) for number in range(50)])
     source = run.prepared().source
+    assert isinstance(source, Streamed)
     with pytest.raises(ConfigError, match="ended after 50 rows, and 300 were said to be there"):
         PromptData(dataclasses.replace(source, rows=ROWS)).prepare(byte_tokenizer(), NumericVerifier(), Progress())
