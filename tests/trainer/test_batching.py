@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delta_lightning.models import Packed, Padded, RowLayout
-from delta_lightning.trainer.batching import fewest, mini_batch_of, slices
+from delta_lightning.trainer.batching import fewest, slices
+from delta_lightning.trainer.collate import Cut
 
 
 @pytest.mark.parametrize("layout", [Padded(), Packed()])
@@ -34,7 +35,8 @@ def test_a_budget_by_hand() -> None:
 
 
 def test_groups_go_to_updates_in_order_whatever_the_ranks() -> None:
-    assert [mini_batch_of(g, num_groups=8, updates=4) for g in range(8)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    cut = Cut(num_groups=8, updates=4, micro=1)
+    assert [cut.update_of(group) for group in range(8)] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_slices_are_contiguous() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from delta_lightning.models.packed import MASKING, Packed
 from delta_lightning.planning.dry import Pass
-from delta_lightning.trainer.batching import fewest, mini_batch_of
+from delta_lightning.trainer.batching import fewest
 from delta_lightning.trainer.collate import Cut
 
 
@@ -49,7 +49,7 @@ class StepSizes:
         """Sizes as `trainer.collate` cuts: groups go round over the ranks, consecutive ones into the same update."""
         rows = [[0] * ranks for _ in range(cut.updates)]
         for group in range(cut.num_groups):
-            rows[mini_batch_of(group, num_groups=cut.num_groups, updates=cut.updates)][group % ranks] += completions
+            rows[cut.update_of(group)][group % ranks] += completions
         length = prompt_tokens + completion_tokens
         most = max(max(one) for one in rows)
         micro = cut.micro if cut.budget is None else max(cut.micro, fewest([length] * most, cut.layout, cut.budget))

@@ -1,15 +1,10 @@
-"""Which rows go together: mini-batches of whole groups, and how many micro-batches a memory budget needs."""
+"""Which rows go together, and how many micro-batches a memory budget needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from delta_lightning.models.layout import RowLayout
-
-
-def mini_batch_of(group: int, *, num_groups: int, updates: int) -> int:
-    """The optimiser step that trains `group`: consecutive groups, the same on any number of ranks."""
-    return group * updates // num_groups
 
 
 def fewest(lengths: Sequence[int], layout: RowLayout, budget: int) -> int:

@@ -12,7 +12,7 @@ from delta_lightning.errors import RunError
 from delta_lightning.interfaces import RewardShaping, RolloutFilter
 from delta_lightning.models.layout import RowLayout
 from delta_lightning.models.padded import Padded
-from delta_lightning.trainer.batching import fewest, mini_batch_of, slices
+from delta_lightning.trainer.batching import fewest, slices
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.trainer.verdicts import component
 from delta_lightning.types import Rollout, RolloutBatch, with_mask
@@ -33,8 +33,8 @@ class Cut:
     budget: int | None = None
 
     def update_of(self, group: int) -> int:
-        """The optimiser step that trains `group`."""
-        return mini_batch_of(group, num_groups=self.num_groups, updates=self.updates)
+        """The optimiser step that trains `group`: consecutive groups, the same on any number of ranks."""
+        return group * self.updates // self.num_groups
 
 
 @dataclass(frozen=True, kw_only=True)
