@@ -45,7 +45,6 @@ class Counts:
         verdicts: handed to the owner. timeouts: items killed at the limit of time or memory.
         replaced: workers that died by themselves, busy or idle. retried: items run again because their worker died.
         recycled: workers replaced for their age or size while idle. waited_seconds: that `submit` held its caller back.
-        busy_seconds: sum of the time that items ran, over all workers.
     """
 
     verdicts: int = 0
@@ -54,7 +53,6 @@ class Counts:
     retried: int = 0
     recycled: int = 0
     waited_seconds: float = 0.0
-    busy_seconds: float = 0.0
 
 
 class Supervisor:
@@ -265,11 +263,10 @@ class Supervisor:
         if not self._new:
             return
         late = sum(verdict.status is Status.TIMEOUT for _, verdict, _ in self._new)
-        seconds = sum(seconds for _, _, seconds in self._new)
         with self.changed:
             self.answered.extend((item.key, verdict, seconds) for item, verdict, seconds in self._new)
             self.pending_bytes -= sum(item.size for item, _, _ in self._new)
-            self._count(verdicts=len(self._new), timeouts=late, busy_seconds=seconds)
+            self._count(verdicts=len(self._new), timeouts=late)
             self.changed.notify_all()
         self._new.clear()
 
