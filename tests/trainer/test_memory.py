@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
 import pytest
 import torch
 
 from delta_lightning.errors import RunError
-from delta_lightning.models import Packed
-from delta_lightning.models.scorer import Scorer
+from delta_lightning.models import Packed, Padded
 from delta_lightning.testing.worlds import make_batch
-from delta_lightning.trainer.cache import HiddenCache
 from delta_lightning.trainer.collate import Cut
-from delta_lightning.trainer.memory import MicroBudget, OutOfMemory, bounded, is_out_of_memory, largest_cost, recut
+from delta_lightning.trainer.memory import (
+    MicroBudget,
+    OutOfMemory,
+    Sizes,
+    bounded,
+    is_out_of_memory,
+    micro_batches,
+    recut,
+    sizes_of,
+)
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
-from delta_lightning.trainer.view import RolloutView
-from delta_lightning.types import RolloutBatch
 from support.models import tiny_model
 from support.room import room
 from support.runs import run
-from support.sharded import cut as shard
 from support.steps import StepSetup, by_sequence, make_buffer
 from support.world import run_ranks
 
@@ -32,20 +35,33 @@ CPU = "[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: can't allo
 def test_what_allocators_say() -> None:
     assert all(map(is_out_of_memory, (RuntimeError(CPU), torch.OutOfMemoryError("x"), MemoryError())))
     assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError("out of memory"))
-    assert not is_out_of_memory(OutOfMemory("scoring", "out of memory", largest=1, agreed=True)), "said already"
+    assert not is_out_of_memory(OutOfMemory("scoring", "out of memory", "Try less", agreed=True)), "said already"
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         torch.empty(1 << 60)
-    with pytest.raises(OutOfMemory, match=r"while trying .*DefaultCPUAllocator"), bounded("trying", int, Ranks(), apart=True):
+    with (
+        pytest.raises(OutOfMemory, match=r"while trying .*DefaultCPUAllocator"),
+        bounded(lambda: ("trying", "Try less"), Ranks()),
+    ):
         torch.empty(1 << 60)
-    with pytest.raises(KeyError), bounded("trying", int, Ranks(), apart=True):
+    with pytest.raises(KeyError), bounded(lambda: ("trying", "Try less"), Ranks()):
         raise KeyError("other errors pass")
 
 
 def test_the_message_says_what_to_set_and_survives_pickling() -> None:
-    error = OutOfMemory("scoring", "no more", largest=100, agreed=False)
+    doing, remedy = micro_batches("scoring", Sizes(largest=100, row=10))
+    error = OutOfMemory(doing, "no more", remedy, agreed=False)
     for one in (error, pickle.loads(pickle.dumps(error))):
         assert "micro-batches of up to 100 tokens (no more). Set --model.tokens_per_micro_batch=50 or less" in str(one)
         assert "fsdp2" in str(one) and "activation_checkpointing" in str(one) and isinstance(one, RunError)
+
+
+def test_what_helps_follows_from_the_longest_sequence() -> None:
+    assert "Set --model.tokens_per_micro_batch=60 or less" in micro_batches("scoring", Sizes(largest=100, row=60))[1]
+    alone = micro_batches("scoring", Sizes(largest=100, row=100))[1]
+    assert alone.startswith("One sequence alone takes as many") and "tokens_per_micro_batch" not in alone
+    assert "Try fewer --model.sampling.max_new_tokens, --model.activation_checkpointing=true" in alone
+    batch = make_batch([4, 3], rewards=[0.0, 1.0], groups=[0, 0])
+    assert sizes_of(batch, [slice(0, 2)], Padded()) == (12, 6)
 
 
 def test_an_update_that_does_not_fit_is_explained() -> None:
@@ -70,7 +86,7 @@ def test_rows_cut_again_stay_in_their_update_and_within_the_budget() -> None:
     again, micro = recut(batch, [slice(0, 3), slice(3, 6)], cut, Ranks())
     assert [part.stop - part.start for part in micro] == [1, 2, 1, 2]
     assert again.sequence_ids_B[:3].sort().values.tolist() == [0, 1, 2]
-    assert largest_cost(again, micro, cut) == 11
+    assert sizes_of(again, micro, cut.layout).largest == 11
     assert torch.equal(again.token_ids_BT, batch.token_ids_BT[again.sequence_ids_B])
 
 
@@ -78,7 +94,7 @@ def test_rows_cut_again_stay_in_their_update_and_within_the_budget() -> None:
 def test_scoring_halves_once_and_keeps_the_rollouts(budget: int | None) -> None:
     setup, said = StepSetup(budget=budget), list[str]()
     want = make_buffer(tiny_model(), setup)
-    largest = largest_cost(want.experience.batch, want.micro, Cut(num_groups=1, updates=2, micro=2))
+    largest = sizes_of(want.experience.batch, want.micro, Padded()).largest
     book = MetricBook()
     with room(largest // 2):
         got = make_buffer(tiny_model(), setup, book, say=said.append)
@@ -119,24 +135,13 @@ def test_ranks_begin_again_together() -> None:
         assert torch.allclose(torch.tensor(value), torch.tensor(want[key]), atol=1e-5)
 
 
-def alone() -> str:
-    """A rank of a sharded model that runs out: the others would wait for it inside the model, so neither enters here."""
-    budget, batch = MicroBudget(None), make_batch([4, 3], rewards=[0.0, 1.0], groups=[0, 0])
-    model = shard(tiny_model)
-
-    def score(batch: RolloutBatch, micro: list[slice]) -> Any:
-        view = RolloutView(
-            batch, micro=micro, scorer=Scorer(model=model), needs=frozenset(), cache=HiddenCache(), ranks=Ranks.current(),
-            seed=(0, 0),
-        )  # fmt: skip
-        with room(0):
-            return view.logprobs_BT()
-
-    with pytest.raises(OutOfMemory) as said:
-        budget.scored(score, batch, [slice(0, 2)], Cut(num_groups=1, updates=1, micro=1), Ranks.current(), lambda line: None)
-    assert not budget.halved
-    return str(said.value)
-
-
-def test_a_rank_of_a_sharded_model_cannot_begin_again() -> None:
-    assert all("Set --model.tokens_per_micro_batch=" in text for text in run_ranks(2, alone))
+def test_a_halved_budget_is_kept_unless_the_config_changes() -> None:
+    before, said = MicroBudget(64), list[str]()
+    before.tokens, before.halved = 32, True
+    same, changed = MicroBudget(64), MicroBudget(40)
+    for one in (same, changed):
+        one.load_state_dict(before.state_dict(), said.append)
+    assert (same.tokens, same.halved) == (32, True) and (changed.tokens, changed.halved) == (40, False)
+    assert len(said) == 1 and "tokens_per_micro_batch=32" in said[0] and "40 holds" in said[0]
+    changed.load_state_dict(MicroBudget(64).state_dict(), said.append)
+    assert len(said) == 1, "nothing had been halved"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from delta_lightning.errors import RunError
 from delta_lightning.interfaces import SamplerSession
+from delta_lightning.trainer.memory import sampling
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.progress import PhaseClock, Progress
 from delta_lightning.trainer.ranks import Ranks
@@ -72,7 +73,7 @@ def _collect(
         tools.watch.beat()  # the sampler may be silent for as long as the verifiers hold it back
         tools.progress("verifying", done, submitted)
 
-    with tools.clock("sample"), tools.watch("sampling", tools.limits.sample_seconds):
+    with tools.clock("sample"), tools.watch("sampling", tools.limits.sample_seconds), sampling():
         sampled = tools.session.generate([p for _, p in prompts], num_completions=completions, params=params, seed=seed)
         with closing(sampled):  # an interrupt must give the model back
             for completion in sampled:

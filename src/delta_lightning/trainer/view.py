@@ -12,10 +12,10 @@ from torch import Tensor
 
 from delta_lightning.functional.random import keyed_uniform, stable_hash
 from delta_lightning.interfaces import Head
+from delta_lightning.models.in_step import in_step
 from delta_lightning.models.scorer import Scorer
-from delta_lightning.models.sharding import sharding_of
 from delta_lightning.trainer.cache import HiddenCache, Place
-from delta_lightning.trainer.memory import bounded
+from delta_lightning.trainer.memory import bounded, is_out_of_memory, micro_batches, sizes_of
 from delta_lightning.trainer.ranks import Ranks
 from delta_lightning.types import Need, RolloutBatch, TokenScores, with_mask
 
@@ -148,18 +148,19 @@ class RolloutView:
     def _score(self) -> list[TokenScores]:
         """The one scoring pass; every micro-batch runs, empty ones too, so that sharded ranks stay in step.
 
-        Raises `OutOfMemory`, on every rank unless the model or the reference is sharded.
+        Raises `OutOfMemory`, on every rank unless one of them could not gather parameters.
         """
         if self._scores is None:
-            models = [one.model for one in (self._scorer, self._reference) if one is not None]
-            apart = self._ranks.size == 1 or all(sharding_of(model) is None for model in models)
-            with bounded("scoring", self._largest, self._ranks, apart=apart):
-                self._scores = [self._scored(index, part) for index, part in enumerate(self._micro)]
+            models = [one.model for _ in self._micro for one in (self._scorer, self._reference) if one is not None]
+            with bounded(self._told, self._ranks), in_step(models, is_out_of_memory):
+                self._scores = self._all_scored()
         return self._scores
 
-    def _largest(self) -> int:
-        lengths = self._batch.attention_mask_BT.sum(1).tolist()
-        return max((self._scorer.layout.cost(lengths[part]) for part in self._micro), default=0)
+    def _all_scored(self) -> list[TokenScores]:  # a frame of its own: what it holds is let go when memory runs out
+        return [self._scored(index, part) for index, part in enumerate(self._micro)]
+
+    def _told(self) -> tuple[str, str]:
+        return micro_batches("scoring", sizes_of(self._batch, self._micro, self._scorer.layout))
 
     def _scored(self, index: int, part: slice) -> TokenScores:
         scores = self._referenced(self._forward(part), part)
