@@ -17,7 +17,7 @@ from delta_lightning.models.lora import LoRA
 from delta_lightning.models.packed import Packed
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.strategies import FSDP2Strategy, fsdp2
-from delta_lightning.trainer import module, step
+from delta_lightning.trainer import module, pace, step
 from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.trainer.ranks import Ranks
 
@@ -151,6 +151,18 @@ def earlier_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fsdp2, "unsummed", wrong)
 
 
+def pace_not_told(patch: pytest.MonkeyPatch) -> None:
+    """Lightning goes on to step after as many micro-batches as the config has."""
+    right = pace.set_pace
+
+    def wrong(trainer: Any, updates: int, micro: int) -> None:
+        before = trainer.accumulate_grad_batches
+        right(trainer, updates, micro)
+        trainer.accumulate_grad_batches = before
+
+    patch.setattr(pace, "set_pace", wrong)
+
+
 FAULTS = {
     "each rank divides by its own tokens": Fault(factor="ranks", cell={"ranks": "2", "strategy": "ddp"}, plant=own_totals),
     "the mean over ranks is taken for a sum": Fault(
@@ -167,5 +179,8 @@ FAULTS = {
     "packed rows see one another": Fault(factor="rows", cell={"rows": "packed"}, plant=rows_see_each_other),
     "gradients that wait for their sum are lost": Fault(
         factor="sums", cell={"ranks": "2", "strategy": "fsdp2", "sums": "each update"}, plant=earlier_lost
+    ),
+    "an update is made before its last micro-batch": Fault(
+        factor="budget", cell={"budget": "tokens_per_micro_batch"}, plant=pace_not_told
     ),
 }

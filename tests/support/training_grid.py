@@ -1,7 +1,7 @@
 """Five optimiser steps of a tiny model on any number of ranks, under any strategy, cut in any way: only rounding may differ.
 
 A cell of the grid is a `Row`, one value for each factor. What it ends with is compared with the plain cell of the same model:
-one device, padded rows, nothing recomputed, in the same dtype, with an adapter if the cell has one.
+one device, padded rows in two micro-batches, nothing recomputed, in the same dtype, with an adapter if the cell has one.
 
 The tolerance is derived, not fitted. A gradient is exact to `EXACT[dtype]` of its norm (the project's rule for gradients). It
 is clipped to norm 1, which adds the error of the norm, and plain SGD moves the parameters by `LR` times it: after `UPDATES`
@@ -33,6 +33,7 @@ from support.runs import module_of
 from support.world import run_ranks
 
 UPDATES, LR = 5, 0.5
+BUDGET = 40  # tokens: two rows of this run's prompts and answers, so 8, 4 and 2 micro-batches an update on 1, 2 and 4 ranks
 EXACT = {"float32": 1e-5, "float64": 1e-10}
 FACTORS: dict[str, tuple[str, ...]] = {
     "ranks": ("1", "2", "4"),
@@ -45,16 +46,20 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "trained": ("all", "lora"),
     "rows": ("padded", "packed"),
     "sums": ("each micro-batch", "each update"),
+    "budget": ("no budget", "tokens_per_micro_batch"),
 }
 # Beside the model of a cell: family, head, dtype and what of it is trained.
 PLAIN = {
     "ranks": "1", "strategy": "single", "activations": "kept", "shards": "on device", "rows": "padded",
-    "sums": "each micro-batch",
+    "sums": "each micro-batch", "budget": "no budget",
 }  # fmt: skip
 
 
 def allowed(row: Row) -> bool:
-    """One device has one rank; only fsdp2 has shards to offload, and a choice when gradients are summed over ranks."""
+    """One device has one rank; only fsdp2 has shards to offload, and a choice when gradients are summed over ranks.
+
+    A budget goes with everything.
+    """
     alone = row.get("strategy") == "single" and row.get("ranks", "1") != "1"
     cut = row.get("shards") == "offloaded" or row.get("sums") == "each update"
     return not alone and (not cut or row.get("strategy", "fsdp2") == "fsdp2")
@@ -80,13 +85,17 @@ class Double(Tiny):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Whole trained parameters by name, before and after; loss and norm of each optimiser step; whether it was sharded."""
+    """Whole trained parameters by name, before and after; loss and norm of each optimiser step; whether it was sharded.
+
+    `micro`: micro-batches of an optimiser step, the most that one had.
+    """
 
     begun: dict[str, torch.Tensor]
     values: dict[str, torch.Tensor]
     losses: list[float]
     norms: list[float]
     sharded: bool
+    micro: int
 
 
 def backbone(row: Row) -> Tiny:
@@ -117,18 +126,19 @@ def trained(row: Row, fault: str | None = None) -> Trained:
 
 
 def _fitted(row: Row) -> Trained:
+    budget = {"micro_batches": 1, "tokens_per_micro_batch": BUDGET} if row["budget"] != "no budget" else {}
     module, data = module_of(
         lr=LR, backbone=backbone(row), activation_checkpointing=row["activations"] == "recomputed",
         adapter=LoRA(rank=2, alpha=4.0) if row["trained"] == "lora" else None,
-        layout=Packed() if row["rows"] == "packed" else Padded(),
+        layout=Packed() if row["rows"] == "packed" else Padded(), **budget,
     )  # fmt: skip
-    begin = Begin()
+    notes = Notes()
     seen: list[dict[str, Any]] = []
     module.log_dict = lambda values: seen.append(dict(values))  # type: ignore[assignment,method-assign] # Lightning's are float32
     trainer = pl.Trainer(
         strategy=strategy(row), devices=int(row["ranks"]), accelerator="cpu", max_steps=UPDATES, logger=False,
         accumulate_grad_batches=module.plan.cut.micro, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[begin],
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0, callbacks=[notes],
     )  # fmt: skip
     try:
         trainer.fit(module, data)
@@ -137,8 +147,8 @@ def _fitted(row: Row) -> Trained:
     values = whole_values(module.policy)
     numbers = {key: [float(one[f"update/{key}"]) for one in seen] for key in ("loss", "grad_norm")}
     return Trained(
-        begun=begin.values, values=values, losses=numbers["loss"], norms=numbers["grad_norm"],
-        sharded=sharding_of(module.policy) is not None,
+        begun=notes.values, values=values, losses=numbers["loss"], norms=numbers["grad_norm"],
+        sharded=sharding_of(module.policy) is not None, micro=notes.micro,
     )  # fmt: skip
 
 
@@ -147,14 +157,18 @@ def whole_values(policy: Any) -> dict[str, torch.Tensor]:
     return {name: full(p).clone() for name, p in policy.named_parameters() if p.requires_grad}
 
 
-class Begin(pl.Callback):
-    """Notes what is trained before the first update."""
+class Notes(pl.Callback):
+    """What is trained before the first update, and the most micro-batches of an optimiser step."""
 
     values: dict[str, torch.Tensor]
+    micro = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module: Any = pl_module
         self.values = whole_values(module.policy)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.micro = max(self.micro, batch.per_update)
 
 
 def difference(got: Trained, want: Trained, dtype: str) -> float:
