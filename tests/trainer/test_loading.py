@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from delta_lightning.credit import Column
 from delta_lightning.errors import ConfigError, DeltaError
-from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.lora import LoRA
 from delta_lightning.models.recomputing import _Recomputed
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.strategies import FSDP2Strategy
-from delta_lightning.testing.parts import concrete_parts
 from delta_lightning.trainer.loading import load_policy
 from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
@@ -24,27 +21,12 @@ from delta_lightning.trainer.weight_check import WeightCheck, WeightProof
 from support.copies import CopySession
 from support.lora import adapted, merged
 from support.models import NumberTokenizer, tiny_model
-from support.part_samples import made
 from support.prompts import number_prompts
 from support.runs import run
 from support.steps import StepSetup, gradients, make_buffer
 from support.world import run_ranks
 
-ASSIGNERS = concrete_parts(CreditAssigner)
 TOLERANCE = 1e-5  # norms of `transformers` compute in float32, whatever the model's dtype
-
-
-@pytest.mark.parametrize("cls", ASSIGNERS, ids=lambda cls: cls.__name__)
-def test_every_assigner_gives_the_credit_of_the_merged_model(cls: type) -> None:
-    """They read log-probabilities, entropies, hidden states and the head, which must not know of the adapter."""
-    model = adapted(dtype=torch.float64)
-    setup = StepSetup(credit=Column(missing="uniform") if cls is Column else made(cls), groups=4)
-    ours, theirs = (make_buffer(one, setup).experience for one in (model, merged(model)))
-    assert torch.equal(ours.batch.token_ids_BT, theirs.batch.token_ids_BT)
-    torch.testing.assert_close(ours.credit.scale_BT, theirs.credit.scale_BT, atol=TOLERANCE, rtol=TOLERANCE)
-    assert (ours.credit.shift_BT is None) == (theirs.credit.shift_BT is None)
-    if ours.credit.shift_BT is not None:
-        torch.testing.assert_close(ours.credit.shift_BT, theirs.credit.shift_BT, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_the_gradient_of_a_b_is_that_of_the_merged_weight() -> None:

@@ -19,7 +19,8 @@ class HeadGradient(GradientProxy):
 
     Ours, not the paper's. Two tokens agree only if their hidden states do and their errors e_y - p do:
     <v, v'> = <e_y - p, e_y' - p'> <h, h'>. `OutputRow` keeps the factor of h alone. With tied embeddings it is the head's
-    half of the gradient; the embedding's half is not part of it. The factor 1 / temperature is left out.
+    half of the gradient; the embedding's half is not part of it. With an adapter the head is frozen, and v is the
+    gradient that it would have. The factor 1 / temperature is left out.
 
     Nothing of shape [N, V] or [N, V D] is held: see `functional.head_geometry`. Cost, in products with the LM head (2 N V D
     FLOPs each): 1 once, for the normaliser of p, and 4 per round of centroids and margins, of which there are K + 1, so

@@ -20,7 +20,8 @@ class OutputRow(GradientProxy):
     """v = (1 - p) h, with h the LM head's input that predicted the token (arXiv 2605.21467, appendix F).
 
     It is the gradient of log p(y) with respect to row y of the LM head. All rows are laid on top of each other: tokens with
-    different y are compared as if they had one row, which `HeadGradient` does not do. It has no fields.
+    different y are compared as if they had one row, which `HeadGradient` does not do. With an adapter the head is
+    frozen, and v is the gradient that it would have. It has no fields.
 
     Cost: 2 readings of the hidden states per round of centroids and margins, no product with the LM head, no state.
     """
