@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from delta_lightning import __version__
 
@@ -29,6 +30,7 @@ delta-lightning trains language models by reinforcement learning from verifiable
 
 Set DELTA_DEBUG=1 to see tracebacks and what Lightning says.
 """
+OWN = ("check", "decontaminate", "export", "serve", "verify")  # each is `run` of its file in cli/; the others are cli/app.py's
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -51,26 +53,9 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # parts in a file beside the config; last, so that it shadows nothing
-    if given[0] == "check":
-        from delta_lightning.cli.check import run as check
-
-        return check(given[1:])
-    if given[0] == "verify":
-        from delta_lightning.cli.verify import run as verify
-
-        return verify(given[1:])
-    if given[0] == "export":
-        from delta_lightning.cli.export import run as export
-
-        return export(given[1:])
-    if given[0] == "decontaminate":
-        from delta_lightning.cli.decontaminate import run as decontaminate
-
-        return decontaminate(given[1:])
-    if given[0] == "serve":
-        from delta_lightning.cli.serve import run as serve
-
-        return serve(given[1:])
+    if given[0] in OWN:
+        code: int = import_module(f"delta_lightning.cli.{given[0]}").run(given[1:])
+        return code
     if given[0] == "plan":  # asks no network; libraries read this when they are imported
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from delta_lightning.cli.app import run
