@@ -14,8 +14,7 @@ from typing import Any
 import jsonargparse
 
 from delta_lightning.cli.app import PARTS
-from delta_lightning.cli.config_files import delta_error
-from delta_lightning.cli.failures import debugging, show
+from delta_lightning.cli.failures import debugging, delta_error, show
 from delta_lightning.cli.plugins import load_plugins
 from delta_lightning.errors import ConfigError
 from delta_lightning.interfaces import Verifier

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from delta_lightning.cli import swap
-from delta_lightning.cli.config_files import check_config_files, settle, told
+from delta_lightning.cli.config_files import check_config_files, settle
+from delta_lightning.cli.failures import told
 from delta_lightning.cli.plugins import load_plugins
 
 

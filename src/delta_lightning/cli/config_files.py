@@ -15,9 +15,9 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from delta_lightning.cli import swap
-from delta_lightning.cli.failures import chain, debugging, exit_code, lost_rank_message, show, storage_message
+from delta_lightning.cli.failures import delta_error, show
 from delta_lightning.cli.messages import Vocabulary, explain, nearest
-from delta_lightning.errors import ConfigError, DeltaError
+from delta_lightning.errors import ConfigError
 
 
 def settle() -> None:
@@ -38,27 +38,6 @@ class ShortErrors(ArgumentParser):
         cause = delta_error(ex)
         show(str(cause) if cause is not None else explain(message, Vocabulary(options=list(_options(self)), roots=self.roots)))
         sys.exit(2)
-
-
-def delta_error(error: BaseException | None) -> DeltaError | None:
-    """The error raised on purpose inside what a library wrapped around it."""
-    return next((each for each in chain(error) if isinstance(each, DeltaError)), None)
-
-
-def told(error: Exception, folder: Path) -> int:
-    """Say an error made on purpose, a failure to write or a lost rank in one message; returns the exit code.
-
-    Raises what is a bug.
-
-    Args:
-        folder: where the command writes.
-    """
-    known = delta_error(error)
-    message = str(known) if known is not None else storage_message(error, folder) or lost_rank_message(error)
-    if message is None or debugging():
-        raise error
-    show(message)
-    return exit_code(known or error)
 
 
 def check_config_files(args: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, DeltaError
 
 DEBUG = "DELTA_DEBUG"
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # as launchers set them
@@ -45,6 +45,27 @@ def show(message: str) -> None:
 def exit_code(error: BaseException) -> int:
     """2 for a config that cannot be run, 1 for a run that failed."""
     return 2 if isinstance(error, ConfigError) else 1
+
+
+def delta_error(error: BaseException | None) -> DeltaError | None:
+    """The error raised on purpose inside what a library wrapped around it."""
+    return next((each for each in chain(error) if isinstance(each, DeltaError)), None)
+
+
+def told(error: Exception, folder: Path) -> int:
+    """Say an error made on purpose, a failure to write or a lost rank in one message; returns the exit code.
+
+    Raises what is a bug.
+
+    Args:
+        folder: where the command writes.
+    """
+    known = delta_error(error)
+    message = str(known) if known is not None else storage_message(error, folder) or lost_rank_message(error)
+    if message is None or debugging():
+        raise error
+    show(message)
+    return exit_code(known or error)
 
 
 def storage_message(error: BaseException, folder: Path) -> str | None:
