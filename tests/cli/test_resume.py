@@ -9,6 +9,9 @@ import torch
 
 from delta_lightning.cli.resume import CONFIG_KEY, differences, read_checkpoint, renew
 from delta_lightning.errors import ConfigError
+from support.cli import Invoke, invoke, loads
+
+__all__ = ["invoke", "loads"]
 
 BEFORE = {
     "model": {"seed": 0, "credit": {"class_path": "a.Delta", "init_args": {"low": 0.8}}, "filters": [], "scheduler": None},
@@ -65,3 +68,21 @@ def test_settings_replace_those_of_a_group_and_leave_tensors_in_place() -> None:
     renew(group, {"lr": torch.tensor(0.5), "weight_decay": 0.0})
     renew(group, {"lr": 0.25})
     assert group["lr"] is rate and float(rate) == 0.25 and group["weight_decay"] == 0.0
+
+
+def test_an_earlier_end_and_another_optimiser_are_refused_before_a_model_loads(
+    invoke: Invoke, loads: list[str], tmp_path: Path
+) -> None:
+    config = "model: {optimizer: {class_path: torch.optim.AdamW}}\n"
+    torch.save({"global_step": 8, "epoch": 3, CONFIG_KEY: config}, tmp_path / "step-4.ckpt")
+    checkpoint = f"--ckpt_path={tmp_path / 'step-4.ckpt'}"
+    for options, message in (
+        (("--trainer.max_epochs=2",), "trainer.max_epochs: wanted at least 3, the rollout steps that the checkpoint has behind"),
+        (
+            ("--trainer.max_epochs=4", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1"),
+            "model.optimizer: wanted the checkpoint's, torch.optim.AdamW, whose state it holds, got 'torch.optim.SGD'.",
+        ),
+    ):
+        outcome = invoke(checkpoint, *options)
+        assert outcome.code == 2 and message in outcome.err and "Traceback" not in outcome.err, outcome.err
+    assert loads == []

@@ -204,6 +204,7 @@ class DeltaCLI(LightningCLI):
         preflight.check_inputs(self.model, self.datamodule, rank=rank())
         if self.checkpoint is None:
             return
+        resume.refuse_other_course(self.checkpoint, self.settings)
         resume.refuse_other_model(self.checkpoint.model, self.model.backbone)
         refuse_other_adapter(self.checkpoint.adapter, self.model.adapter)
         self.datamodule.refuse_changed(self.checkpoint.data)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, require
 from delta_lightning.models.backbone import Backbone
 from delta_lightning.models.stored_weights import CONFIGS, checkpoint_head
 from delta_lightning.trainer import base_state
@@ -33,10 +33,12 @@ class Checkpoint:
     """What is read from a checkpoint before a run: the optimiser step, the config as it was saved, if it was, and the data.
 
     `data` is the state of the data module: position in the data, and their checksum. `adapter` is what an adapter that it holds
-    belongs to (`trainer/base_state.py`), `model` the config of the model, if the checkpoint has it.
+    belongs to (`trainer/base_state.py`), `model` the config of the model, if the checkpoint has it. `epoch` is Lightning's
+    number of the rollout step that was under way or had just ended, from 0.
     """
 
     step: int
+    epoch: int = 0
     config: Mapping[str, Any] | None
     data: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] | None = None
@@ -47,7 +49,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     """The head of a checkpoint, a file or a folder of a sharded one. Raises `ConfigError` if it is none."""
     try:
         stored = checkpoint_head(Path(path))
-        step, text, data = int(stored["global_step"]), stored.get(CONFIG_KEY), stored.get(PromptData.__qualname__, {})
+        step, epoch, text = int(stored["global_step"]), int(stored.get("epoch", 0)), stored.get(CONFIG_KEY)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got="nothing there", remedy=_others(Path(path))
@@ -58,8 +60,24 @@ def read_checkpoint(path: str) -> Checkpoint:
             remedy="It may have been cut off while it was written; resume from an earlier one.",
         ) from error  # fmt: skip
     model = json.loads(stored[CONFIGS]["config"]) if CONFIGS in stored else None
-    config = yaml.safe_load(text) if text else None
-    return Checkpoint(step=step, config=config, data=data, adapter=stored.get(base_state.KEY), model=model)
+    config, data = yaml.safe_load(text) if text else None, stored.get(PromptData.__qualname__, {})
+    return Checkpoint(step=step, epoch=epoch, config=config, data=data, adapter=stored.get(base_state.KEY), model=model)
+
+
+def refuse_other_course(checkpoint: Checkpoint, settings: Any) -> None:
+    """Refuses an end that lies before the checkpoint, and another optimiser than its state is of. Raises `ConfigError`.
+
+    Args:
+        settings: the parsed config of this run.
+    """
+    end = settings.trainer.max_epochs
+    require(end is None or end < 0 or end >= checkpoint.epoch, "trainer.max_epochs",
+            wanted=f"at least {checkpoint.epoch}, the rollout steps that the checkpoint has behind it", got=end,
+            remedy="Raise it, or take an earlier checkpoint; delta-lightning export gives the model of this one.")  # fmt: skip
+    before = ((checkpoint.config or {}).get("model", {}).get("optimizer") or {}).get("class_path")
+    now = settings.model.optimizer.class_path
+    require(before in (None, now), "model.optimizer", wanted=f"the checkpoint's, {before}, whose state it holds", got=now,
+            remedy="Resume with that one, or begin a new run from an export of the checkpoint.")  # fmt: skip
 
 
 def refuse_other_model(stored: Mapping[str, Any] | None, backbone: Backbone) -> None:
