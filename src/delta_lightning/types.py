@@ -250,6 +250,11 @@ class RolloutBatch(TensorStruct):
         return int(self.token_ids_BT.shape[0])
 
     @property
+    def longest(self) -> int:
+        """Columns that are not padding in every row; at least 2, so that a row without trained tokens can be scored."""
+        return max(2, int(self.attention_mask_BT.sum(1).max())) if self.num_sequences else 2
+
+    @property
     def lengths_B(self) -> Tensor:
         """Tokens of each completion, int64, those that left the loss mask included."""
         return self.attention_mask_BT.sum(1) - self.prompt_lengths_B

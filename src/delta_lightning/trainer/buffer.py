@@ -68,10 +68,8 @@ class Buffer:
     def micro_batch(self, index: int) -> MicroBatch:
         """The micro-batch at `index`."""
         rows = self.experience.rows(self.micro[index])
-        batch = rows.batch
-        longest = int(batch.attention_mask_BT.sum(1).max()) if batch.num_sequences else 2
         totals = self.totals[index // self.per_update]
-        return MicroBatch(index=index, per_update=self.per_update, experience=rows.cut(max(2, longest)), totals=totals)
+        return MicroBatch(index=index, per_update=self.per_update, experience=rows.cut(rows.batch.longest), totals=totals)
 
     def mini_batch(self, update: int) -> tuple[Experience, list[slice]]:
         """The rows of one optimiser step and its micro-batches within them."""

@@ -188,8 +188,7 @@ class RolloutView:
 
 def trimmed(batch: RolloutBatch) -> RolloutBatch:
     """The batch without the columns that are padding in every row."""
-    longest = int(batch.attention_mask_BT.sum(1).max()) if batch.num_sequences else 2
-    return batch.cut(max(2, longest))
+    return batch.cut(batch.longest)
 
 
 def remasked(scores: TokenScores, mask_BT: Tensor) -> TokenScores:
