@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from delta_lightning.errors import RunError
 from delta_lightning.models import Packed, Padded
@@ -25,7 +27,7 @@ from delta_lightning.trainer.metrics import MetricBook
 from delta_lightning.trainer.ranks import Ranks
 from support.models import tiny_model
 from support.room import room
-from support.runs import run
+from support.runs import UPDATES, run
 from support.steps import StepSetup, by_sequence, make_buffer
 from support.world import run_ranks
 
@@ -113,12 +115,18 @@ def test_a_second_time_ends_the_run_with_what_to_set() -> None:
         make_buffer(tiny_model(), StepSetup())
 
 
-def test_a_run_goes_on_with_half_and_says_so_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_goes_on_with_half_says_so_once_and_is_resumed_with_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     want = run()
     with room(0, times=1):
-        got = run()
+        got = run(folder=tmp_path, callbacks=[ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=UPDATES, save_top_k=-1)])
     assert all(float((got.values[name] - value).abs().max()) <= 1e-5 for name, value in want.values.items())
     assert capfd.readouterr().err.count("trying once more") == 1
+    resumed = run(checkpoint=tmp_path / f"step={UPDATES}.ckpt").values
+    assert all(torch.equal(resumed[name], value) for name, value in got.values.items())
+    older = torch.load(tmp_path / f"step={UPDATES}.ckpt", weights_only=False)
+    assert older.pop("memory") == {"configured": None, "tokens": 64, "halved": True}
+    torch.save(older, tmp_path / "older.ckpt")
+    assert run(checkpoint=tmp_path / "older.ckpt").values.keys() == resumed.keys(), "one of an earlier version"
 
 
 def on_one_of_two(setup: StepSetup) -> tuple[int, dict[int, list[float]]]:

@@ -326,15 +326,16 @@ class PolicyModule(Evaluating):
         self.update_book.maximum("update/skipped", self.gradients.skipped)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the counts of updates left out, what the sampler served last, and what base an adapter belongs to."""
+        """Adds the counts of updates left out, the micro-batch budget, what the sampler served, what base an adapter has."""
         stamp(checkpoint, self.policy)
-        checkpoint["gradients"] = self.gradients.state_dict()
+        checkpoint["gradients"], checkpoint["memory"] = self.gradients.state_dict(), self.memory.state_dict()
         checkpoint["served"] = self._served if self._proof is None else self._proof.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on counting, checkpoints of before there were counts have none; refuses an adapter of another base."""
+        """Goes on with what is there, checkpoints of earlier versions have not all; refuses an adapter of another base."""
         refuse_other_base(checkpoint, self.policy)
         self.gradients.load_state_dict(checkpoint.get("gradients", self.gradients.state_dict()))
+        self.memory.load_state_dict(checkpoint.get("memory", self.memory.state_dict()), self.progress.line)
         self._served = checkpoint.get("served", {})
 
     def on_train_batch_end(self, outputs: Any, batch: MicroBatch, batch_idx: int) -> None:
