@@ -108,12 +108,7 @@ def _rows(shard: Any, mesh: Any) -> slice:
 
 def _computed_buffers(files: WeightFiles) -> dict[str, Tensor]:
     """Buffers that a model computes when it is built, such as rotary frequencies, without building the model."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            files.config, dtype=files.dtype, attn_implementation=files.config._attn_implementation
-        )
+    model = _unmade(files.config, files.dtype)
     owners = [module for module in model.modules() if any(True for _ in module.buffers(recurse=False))]
     for module in owners:
         module.to_empty(device="cpu", recurse=False)
@@ -145,18 +140,21 @@ def _plan_of(model: Any) -> _Plan:
     )  # fmt: skip
 
 
+def _unmade(config: Any, dtype: torch.dtype) -> Any:
+    """The model on the meta device, in evaluation mode."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=config._attn_implementation).eval()
+
+
 def _empty(plan: _Plan, sharding: Sharding) -> Any:
     """The model with uninitialised shards, and with the plan's buffers; no rank holds more than a layer of it.
 
     An adapter is inserted before the model is cut; `initialise` of `models/adapted.py` draws its values afterwards.
     """
-    from transformers import AutoModelForCausalLM
-
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            plan.config, dtype=plan.dtype, attn_implementation=plan.config._attn_implementation
-        ).eval()
-        attached(model, plan.adapter)
+        model = attached(_unmade(plan.config, plan.dtype), plan.adapter)
     sharding.apply(model)
     model.to_empty(device="cpu" if sharding.offload else sharding.mesh.device_type)
     if plan.config.tie_word_embeddings:
