@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,27 @@ def test_data_that_the_run_would_refuse(invoke: Invoke) -> None:
     assert "Contradictions: 2" in done.out
     assert "model.prompts_per_step: wanted at most 8, the number of training prompts, got 10" in done.out
     assert "data.max_prompt_tokens: wanted prompts of at most 3 tokens, got 8 of 8 prompts that are longer" in done.out
+
+
+def test_data_that_are_not_here_are_a_note_since_another_machine_may_have_them(invoke: Invoke, tmp_path: Path) -> None:
+    plan = [argument for argument in PLAN if "data.source" not in argument]
+    done = invoke(*plan, "--data.source=Table", f"--data.source.path={tmp_path / 'none.jsonl'}",
+                  "--data.max_prompt_tokens=16", small=False)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "their data cannot be read here" in done.out and "none.jsonl" in done.out
+    assert "Contradictions: none" in done.out
+
+
+def test_a_stream_shorter_than_its_rows_is_a_contradiction(invoke: Invoke, tmp_path: Path) -> None:
+    plan = [argument for argument in PLAN if "data.source" not in argument]
+    for name in ("train", "held_out"):
+        (tmp_path / f"{name}.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n' * 8)
+    done = invoke(
+        *plan, "--data.source=Streamed", "--data.source.table=Table",
+        f"--data.source.path={tmp_path}", "--data.source.table.held_out_file=held_out*", "--data.source.rows=50", small=False,
+    )  # fmt: skip
+    assert done.code == 2, done.err
+    assert "the stream of the data ended after 8 rows" in done.out
 
 
 def test_what_does_not_fit_is_a_contradiction_with_a_remedy(invoke: Invoke) -> None:

@@ -35,13 +35,14 @@ def phases(demand: Demand) -> dict[str, dict[str, int]]:
 
 def test_one_device() -> None:
     memory = memory_of(DEMAND)
-    assert memory.stays == {"parameters": 4000, "gradients": 4000, "optimiser state": 8000, "rollout batch": 30 * 32 * 10}
+    assert memory.stays == {"parameters": 4000, "optimiser state": 8000, "rollout batch": 30 * 32 * 10}
     found = phases(DEMAND)
     tokens = 32 * 7
     assert found["scoring"] == {"activations and head chunk": 5000, "hidden states (cache)": tokens * 10 * 4}
     assert found["credit"] == {"hidden states (cache)": tokens * 40, "credit": 2 * tokens}
-    assert sum(found["update"].values()) == 9000
-    assert found["optimiser step"] == {"temporaries": 4 * 100}
+    assert found["update"]["gradients"] == 4000 and sum(found["update"].values()) == 4000 + 9000
+    assert found["optimiser step"] == {"gradients": 4000, "temporaries": 4 * 100}
+    assert not any("gradients" in found[name] for name in ("sampling", "scoring", "credit", "weight sync"))
     assert found["sampling"]["keys and values, twice while copied"] == 2 * 8 * (10 + 64) * 2 * 3 * 4 * 4
     assert memory.bytes == sum(memory.stays.values()) + max(sum(parts.values()) for parts in found.values())
 
@@ -49,22 +50,35 @@ def test_one_device() -> None:
 def test_shards_and_what_is_gathered() -> None:
     machine = Machine(ranks=4, sharded=True, compute_bytes=2, gpu=True)
     memory = memory_of(replace(DEMAND, machine=machine, reference=True))
-    assert [memory.stays[name] for name in ("parameters", "gradients", "optimiser state", "reference policy")] == [
-        1000, 1000, 2000, 1000,
-    ]  # fmt: skip
+    assert [memory.stays[name] for name in ("parameters", "optimiser state", "reference policy")] == [1000, 2000, 1000]
     update = phases(replace(DEMAND, machine=machine))["update"]
     assert update["gathered parameters"] == 2 * (400 + 2 * 200)
-    assert update["gradients before their sum over ranks"] == 2 * (400 + 200) + 4 * 200
+    assert update["gradients"] == 1000 and "gradients before their sum over ranks" not in update
     whole = phases(replace(DEMAND, machine=replace(machine, reshard=False, unsharded_gradients=True)))["update"]
     assert whole["gathered parameters"] == 2 * 1000
-    assert whole["gradients before their sum over ranks"] == 2 * 600 + 4 * 200 + 4 * 1000
-    assert phases(replace(DEMAND, machine=machine))["optimiser step"] == {"temporaries": 4 * 1000 // 4}
+    assert whole["gradients before their sum over ranks"] == 4 * 1000
+    step = phases(replace(DEMAND, machine=machine))["optimiser step"]
+    assert step == {"gradients": 1000, "temporaries": 4 * 1000 // 4}
+
+
+def test_embedding_and_head_are_copied_before_a_sharded_pass_has_activations() -> None:
+    machine = Machine(ranks=4, sharded=True, compute_bytes=2)
+    small = replace(DEMAND, machine=machine, scoring=Peaks(forward=700, kept=10, backward=0))
+    assert phases(small)["scoring"]["embedding and head, copied"] == 2 * 400
+    assert phases(replace(small, machine=Machine(compute_bytes=2)))["scoring"]["activations and head chunk"] == 700
+
+
+def test_ddp_keeps_the_buckets_in_which_gradients_are_summed() -> None:
+    stays = memory_of(replace(DEMAND, machine=Machine(ranks=2, compute_bytes=4))).stays
+    assert stays["buckets of gradients"] == stays["parameters"] == 4000
 
 
 def test_offloaded_shards_are_in_main_memory() -> None:
-    memory = memory_of(replace(DEMAND, machine=Machine(ranks=2, sharded=True, compute_bytes=2, offload=True)))
+    demand = replace(DEMAND, machine=Machine(ranks=2, sharded=True, compute_bytes=2, offload=True))
+    memory = memory_of(demand)
     assert set(memory.stays) == {"rollout batch"}
     assert memory.host == {"parameters": 2000, "gradients": 2000, "optimiser state": 4000}
+    assert not any("gradients" in parts for parts in phases(demand).values())
 
 
 @pytest.mark.parametrize(
@@ -89,10 +103,10 @@ def test_no_part_that_reads_hidden_states_no_cache() -> None:
     assert "activations and head chunk" not in phases(replace(DEMAND, caches_hidden=False))["credit"]
 
 
-def test_with_one_micro_batch_gradients_are_made_in_place_of_those_that_stay() -> None:
+def test_gradients_that_a_lone_micro_batch_makes_are_part_of_what_it_needs() -> None:
     cut = replace(CUT, micro=1)
     sizes = StepSizes.of(cut, completions=4, ranks=1, prompt_tokens=3, completion_tokens=7, attention="sdpa")
-    assert sum(phases(replace(DEMAND, sizes=sizes))["update"].values()) == max(6000, 9000 - 4000)
+    assert sum(phases(replace(DEMAND, sizes=sizes))["update"].values()) == 9000
 
 
 def test_an_optimiser_that_is_not_known_counts_as_adamw() -> None:

@@ -19,7 +19,7 @@ from delta_lightning.cli import preflight
 from delta_lightning.cli.app import DeltaCLI
 from delta_lightning.cli.devices import AUTO
 from delta_lightning.data.prompts import make_prompts, refuse_long
-from delta_lightning.errors import ConfigError, collected_errors, require
+from delta_lightning.errors import ConfigError, RunError, collected_errors, require
 from delta_lightning.planning.machine import Machine, known_device
 from delta_lightning.planning.page import PlanPage, gib, listed
 from delta_lightning.planning.plan import Lengths, Planned
@@ -203,6 +203,9 @@ class PlanCLI(DeltaCLI):
             limit = int(self.datamodule.max_prompt_tokens)
             notes.append(f"prompts count as data.max_prompt_tokens={limit}, their data cannot be read here: {error}")
             found = [limit]
+        except RunError as error:  # they can be read, and are not what the config says
+            self._found.append(str(error))
+            found = [int(self.datamodule.max_prompt_tokens)]
         if self.settings.length is None:
             notes.append(f"every completion counts as max_new_tokens={most} long: --length says how long they are in the mean")
         return Lengths(

@@ -8,7 +8,7 @@ to the dtype of the scores in every layer that has one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from delta_lightning.functional.logprobs import HeadOutput, chunk_tokens, chunked_head
 from delta_lightning.models.recomputing import recompute_layers
 from delta_lightning.planning.meter import LiveBytes
+from delta_lightning.planning.sums import Sums
 
 CHUNKS = 4  # of the head that are run; the others would free what they take, as the fourth does
 
@@ -38,7 +39,7 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """Bytes beyond parameters, and beyond gradients where they were there before.
+    """Bytes beyond parameters, and beyond gradients where they were there before or are summed into shards.
 
     Attributes:
         forward: most at a time up to the end of the forward pass, the head included.
@@ -55,14 +56,22 @@ class DryModel:
 
     Args:
         meta: the model on the meta device; it is left without parameters of its own.
-        dtype: that parameters are computed in. activation_checkpointing: as in the module.
-        head_budget_bytes: of float32 logits, as in the scorer.
+        dtype: that parameters are computed in; None for their own. activation_checkpointing: as in the module.
+        head_budget_bytes: of float32 logits, as in the scorer. sums: of gradients over ranks; None where nothing is sharded.
     """
 
-    def __init__(self, meta: Any, *, dtype: torch.dtype, activation_checkpointing: bool, head_budget_bytes: int) -> None:
+    def __init__(
+        self,
+        meta: Any,
+        *,
+        dtype: torch.dtype | None,
+        activation_checkpointing: bool,
+        head_budget_bytes: int,
+        sums: Sums | None = None,
+    ) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._budget = head_budget_bytes
-        narrow = meta.to(dtype)
+        self._budget, self._sums = head_budget_bytes, sums
+        narrow = meta if dtype is None else meta.to(dtype)
         with self._mode:
             self._model = narrow.to_empty(device="cpu").eval()
         if meta.config.tie_word_embeddings:
@@ -82,14 +91,16 @@ class DryModel:
         """Forward and backward of a micro-batch.
 
         Args:
-            accumulating: gradients of an earlier micro-batch are there already; else they are made, and count.
+            accumulating: gradients of an earlier micro-batch are there already; else they are made, and count. Of a sharded
+                model they are always made, and count until they are summed.
         """
+        there = accumulating and self._sums is None
         # Gradients that are made pile up while activations go, so where the peak is depends on all layers.
-        with self._mode, self._layers(self._few if accumulating else len(self._all)), self._recomputing():
+        with self._mode, self._layers(self._few if there else len(self._all)), self._recomputing():
             parameters = [p for p in self._model.parameters() if p.requires_grad]
             for parameter in parameters:
-                parameter.grad = torch.empty_like(parameter) if accumulating else None
-            with self._metered() as meter:
+                parameter.grad = torch.empty_like(parameter) if there else None
+            with self._metered() as meter, nullcontext() if self._sums is None else self._sums.of(self._model):
                 out, kept, others = self._forward(one, meter, entropy)
                 forward = meter.restart()
                 values = (out.logprobs_N, out.entropies_N) if entropy else (out.logprobs_N,)

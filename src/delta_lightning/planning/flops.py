@@ -12,7 +12,8 @@ class Shape:
     """What the FLOPs of a decoder follow.
 
     Attributes:
-        matrices: elements of the matrices of all decoder layers that a token is multiplied with.
+        matrices: elements of the matrices of all decoder layers that a token is multiplied with. frozen: of them, those
+            that are not trained. head_frozen: the head is not trained.
         hidden, vocabulary: D and V. query_width: query heads times width of a head.
         windows: of each layer, how many positions back a token sees, itself included; None for all.
         key_value_width: key-value heads times width of a head.
@@ -24,6 +25,8 @@ class Shape:
     query_width: int
     key_value_width: int
     windows: Sequence[int | None]
+    frozen: int = 0
+    head_frozen: bool = False
 
     @classmethod
     def of(cls, model: Any) -> Shape:
@@ -34,8 +37,10 @@ class Shape:
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         window = getattr(config, "sliding_window", None)
         vocabulary, hidden = model.lm_head.weight.shape
+        matrices = [p for layer in model.model.layers for p in layer.parameters() if p.ndim >= 2]
         return cls(
-            matrices=sum(p.numel() for layer in model.model.layers for p in layer.parameters() if p.ndim >= 2),
+            matrices=sum(p.numel() for p in matrices), frozen=sum(p.numel() for p in matrices if not p.requires_grad),
+            head_frozen=not model.lm_head.weight.requires_grad,
             hidden=int(hidden), vocabulary=int(vocabulary), query_width=config.num_attention_heads * width,
             key_value_width=heads * width, windows=[window if kind == "sliding_attention" else None for kind in kinds],
         )  # fmt: skip
@@ -74,11 +79,12 @@ class UpdateFlops:
 def update_flops(shape: Shape, lengths: Sequence[int], trained: int, *, activation_checkpointing: bool) -> UpdateFlops:
     """Forward, and backward with respect to inputs and to weights: 3 times the forward pass of body and head.
 
-    Repeated are the head's logits (one product, always) and, with activation checkpointing, the body's forward pass. Frozen
-    weights (an adapter's base) need no gradient of their own: that third is still counted, an upper bound.
+    Less where weights are frozen (an adapter's base): 2 per element and token, since no gradient of their own is computed.
+    Repeated are the head's logits (one product, always) and, with activation checkpointing, the body's forward pass.
     """
     body, head = body_flops(shape, lengths), head_flops(shape, trained)
-    return UpdateFlops(model=3 * (body + head), repeated=head + (body if activation_checkpointing else 0))
+    spared = 2 * sum(lengths) * shape.frozen + (head if shape.head_frozen else 0)
+    return UpdateFlops(model=3 * (body + head) - spared, repeated=head + (body if activation_checkpointing else 0))
 
 
 def _pairs(length: int, window: int | None) -> int:

@@ -84,19 +84,19 @@ class Demand:
 def memory_of(demand: Demand) -> Memory:
     """The whole account.
 
-    Stays, over R ranks if sharded (else R = 1): parameters and gradients (which Lightning lets go only when the next update's
-    first backward pass begins) of the trained ones, each of their bytes / R; the optimiser's state per element times the
-    trained elements / R; the reference policy's parameters over all ranks, whatever the strategy.
+    Stays, over R ranks if sharded (else R = 1): parameters, their bytes / R; the optimiser's state per element times the
+    trained elements / R; the reference policy's parameters over all ranks, whatever the strategy; under `ddp` the buckets in
+    which it sums gradients. Gradients of the trained parameters, their bytes / R, are there from the first backward pass of
+    an update to the end of its optimiser step.
     """
     d, machine, weights = demand, demand.machine, demand.weights
     cut = machine.ranks if machine.sharded else 1
     state = ADAMW if d.optimizer is None else d.optimizer.state
-    shards = {
-        "parameters": weights.total // cut, "gradients": weights.trained // cut,
-        "optimiser state": round(state * weights.trained_count / cut),
-    }  # fmt: skip
-    stays, host = ({}, shards) if machine.offload else (shards, {})
-    stays, host = dict(stays), dict(host)
+    shards = {"parameters": weights.total // cut, "optimiser state": round(state * weights.trained_count / cut)}
+    gradients = {"gradients": weights.trained // cut}
+    stays, host, gradients = ({}, shards | gradients, {}) if machine.offload else (shards, {}, gradients)
+    if machine.ranks > 1 and not machine.sharded:
+        stays["buckets of gradients"] = weights.trained
     if d.reference:
         stays["reference policy"] = weights.total // machine.ranks
     if d.sampler and not d.sampler_sleeps:
@@ -106,8 +106,8 @@ def memory_of(demand: Demand) -> Memory:
     if place is Place.HOST:
         host["hidden states"] = cached
     held = {"hidden states (cache)": cached} if place is Place.DEVICE else {}
-    gathered = _gathered(d, training=False)
-    scoring = gathered | {"activations and head chunk": d.scoring.forward}
+    gathered = _gathered(d)
+    scoring = gathered | _scoring(d)
     again = scoring if place is Place.RECOMPUTED and d.caches_hidden else {}
     phases = [
         Phase(name="sampling", parts=_sampling(d)),
@@ -116,8 +116,8 @@ def memory_of(demand: Demand) -> Memory:
             name="credit",
             parts=again | held | {"credit": d.credit.bytes(d.sizes.rank_trained, d.sizes.largest.trained, d.shape.hidden)},
         ),
-        Phase(name="update", parts=_gathered(d, training=True) | _update(d)),
-        Phase(name="optimiser step", parts={"temporaries": _step(d) // cut}),
+        Phase(name="update", parts=gathered | _update(d, gradients)),
+        Phase(name="optimiser step", parts=gradients | {"temporaries": _step(d) // cut}),
         Phase(
             name="weight sync",
             parts={"tensors on their way": 2 * 4 * weights.widest if d.machine.sharded else 0}
@@ -138,31 +138,39 @@ def hidden_cache(d: Demand) -> tuple[Place, int]:
     return (Place.HOST, wanted) if wanted <= d.cache.host_gib * 2**30 else (Place.RECOMPUTED, 0)
 
 
-def _gathered(d: Demand, *, training: bool) -> dict[str, int]:
+def _gathered(d: Demand) -> dict[str, int]:
     """Whole parameters of a sharded model, b bytes each: embedding and head, and two layers, one being fetched ahead.
 
-    Without resharding all layers stay. An update adds the gradients of the root and of a layer before they are summed over
-    ranks, and a layer's on their way; all of them, in the dtype of the sum, where micro-batches add up in whole gradients.
+    Without resharding all layers stay.
     """
     if not d.machine.sharded:
         return {}
-    b, weights = d.machine.compute_bytes, d.weights
+    weights = d.weights
     layers = 2 * weights.layer if d.machine.reshard else weights.count - weights.root
-    found = {"gathered parameters": b * (weights.root + layers)}
-    if training and weights.trained_count:
-        share = weights.trained_count / weights.count
-        whole = b * (weights.root + weights.layer) + d.machine.reduce_bytes * weights.layer
-        whole += d.machine.reduce_bytes * weights.count if d.machine.unsharded_gradients else 0
-        found["gradients before their sum over ranks"] = round(share * whole)
-    return found
+    return {"gathered parameters": d.machine.compute_bytes * (weights.root + layers)}
 
 
-def _update(d: Demand) -> dict[str, int]:
-    """The larger of both halves of a micro-batch; with one micro-batch its gradients replace those that stay."""
-    made = d.weights.trained if d.sizes.micro_batches == 1 and not d.machine.sharded else 0
-    peak = max(d.updating.forward, d.updating.backward - made)
+def _scoring(d: Demand) -> dict[str, int]:
+    """A forward pass; or, before a sharded one has any activations, the copy of which embedding and head are made."""
+    root = d.machine.compute_bytes * d.weights.root if d.machine.sharded else 0
+    if root > d.scoring.forward:
+        return {"embedding and head, copied": root}
+    return {"activations and head chunk": d.scoring.forward}
+
+
+def _update(d: Demand, gradients: dict[str, int]) -> dict[str, int]:
+    """The larger of both halves of a micro-batch, beside the gradients of earlier ones.
+
+    Those that a lone micro-batch makes on a model that is not sharded are part of what it needs (`DryModel.update`), as are
+    those of a sharded one before they are summed. Where micro-batches add up in whole gradients, these are in the dtype of
+    the sum.
+    """
+    peak = max(d.updating.forward, d.updating.backward)
     kept = min(d.updating.kept, peak)
-    return {"activations kept for the backward pass": kept, "head chunk, layer at work, gradients": peak - kept}
+    there = {} if d.sizes.micro_batches == 1 and not d.machine.sharded else gradients
+    if d.machine.sharded and d.machine.unsharded_gradients:
+        there = there | {"gradients before their sum over ranks": d.machine.reduce_bytes * d.weights.trained_count}
+    return there | {"activations kept for the backward pass": kept, "head chunk, layer at work, its gradients": peak - kept}
 
 
 def _step(d: Demand) -> int:

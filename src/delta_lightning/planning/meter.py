@@ -82,4 +82,5 @@ def _storages(tensor: Tensor) -> list[torch.UntypedStorage]:
     if not is_traceable_wrapper_subclass(value):
         return [tensor.untyped_storage()]
     names, _ = value.__tensor_flatten__()
-    return [storage for name in names for storage in _storages(getattr(value, name))]
+    parts = [getattr(value, name) for name in names]  # a sharded tensor's mesh is one
+    return [storage for part in parts if isinstance(part, Tensor) for storage in _storages(part)]

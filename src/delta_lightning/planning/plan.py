@@ -17,6 +17,7 @@ from delta_lightning.planning.machine import Machine
 from delta_lightning.planning.memory import Demand, Memory, hidden_cache, memory_of, prefill_pass
 from delta_lightning.planning.page import Work, gib
 from delta_lightning.planning.rollouts import StepSizes
+from delta_lightning.planning.sums import Sums
 from delta_lightning.planning.trial import CreditCost, credit_cost
 from delta_lightning.samplers import HFSampler, VLLMSampler
 from delta_lightning.samplers.engine import PREFILL_TOKENS
@@ -48,9 +49,8 @@ class Planned:
 
     def __init__(self, module: PolicyModule, machine: Machine, lengths: Lengths, tick: Callable[[str, int, int], None]) -> None:
         self.module, self.lengths, self._tick = module, lengths, tick
-        model = attached(module.backbone.meta(), module.adapter)
         dtype: torch.dtype = getattr(torch, getattr(module.backbone, "dtype", "float32"))
-        model.to(dtype)
+        model = attached(module.backbone.meta().to(dtype), module.adapter)  # an adapter has a dtype of its own
         compute = machine.compute_bytes or dtype.itemsize
         self.machine = replace(machine, compute_bytes=compute)
         self.weights, self.shape = Weights.of(model), Shape.of(model)
@@ -59,14 +59,15 @@ class Planned:
         kernel = module.backbone.attention_kernel()
         model.config._attn_implementation = "eager" if kernel == "eager" else "sdpa"
         self.attention = kernel
-        self.optimizer: OptimizerCost | None = optimizer_cost(module.make_optimizer, dtype)
+        self.optimizer: OptimizerCost | None = optimizer_cost(module.make_optimizer, trained_dtype(model))
         self.credit: CreditCost = credit_cost(
             module.parts.credit, hidden=self.shape.hidden, vocabulary=self.shape.vocabulary, dtype=DTYPES[compute],
             copies_head=machine.sharded,
         )  # fmt: skip
         self._dry = DryModel(
-            model, dtype=DTYPES[compute], activation_checkpointing=module.activation_checkpointing,
+            model, dtype=DTYPES.get(machine.compute_bytes), activation_checkpointing=module.activation_checkpointing,
             head_budget_bytes=HEAD_BUDGET,
+            sums=Sums(ranks=machine.ranks, itemsize=machine.reduce_bytes) if machine.sharded else None,
         )  # fmt: skip
         self._passes: dict[Any, Peaks] = {}
 
@@ -94,7 +95,7 @@ class Planned:
         ranks_prompts = -(-sizes.prompts // sizes.ranks)
         prefill = prefill_pass(sizes.prompt_tokens, ranks_prompts, PREFILL_TOKENS)
         one = sizes.largest
-        accumulating = sizes.micro_batches > 1 or self.machine.sharded
+        accumulating = sizes.micro_batches > 1
         return Demand(
             weights=self.weights, shape=self.shape, optimizer=self.optimizer, machine=self.machine, sizes=sizes,
             scoring=self._pass("scoring", (one, bool(rollout & ENTROPIES)),
@@ -209,3 +210,9 @@ class Planned:
             self._tick(f"{name} on tensors without contents", len(self._passes), len(self._passes) + 1)
             self._passes[key] = run()
         return self._passes[key]
+
+
+def trained_dtype(model: Any) -> torch.dtype:
+    """Of the parameters that an optimiser gets: all, or an adapter's, which are alike."""
+    found: torch.dtype = next(parameter.dtype for parameter in model.parameters() if parameter.requires_grad)
+    return found
