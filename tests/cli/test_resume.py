@@ -77,7 +77,7 @@ def test_an_earlier_end_and_another_optimiser_are_refused_before_a_model_loads(
     torch.save({"global_step": 8, "epoch": 3, CONFIG_KEY: config}, tmp_path / "step-4.ckpt")
     checkpoint = f"--ckpt_path={tmp_path / 'step-4.ckpt'}"
     for options, message in (
-        (("--trainer.max_epochs=2",), "trainer.max_epochs: wanted at least 3, the rollout steps that the checkpoint has behind"),
+        (("--trainer.max_epochs=2",), "trainer.max_epochs: wanted at least 3, the rollout steps that the checkpoint has"),
         (
             ("--trainer.max_epochs=4", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1"),
             "model.optimizer: wanted the checkpoint's, torch.optim.AdamW, whose state it holds, got 'torch.optim.SGD'.",

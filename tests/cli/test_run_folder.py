@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from delta_lightning.cli import run_folder
 from delta_lightning.errors import ConfigError
+from support.cli import Invoke, invoke, loads
+
+__all__ = ["invoke", "loads"]
 
 
 def test_now_becomes_the_time_and_reaches_the_ranks_that_are_started() -> None:
@@ -94,3 +99,16 @@ def test_nothing_begins_anew_over_a_run_that_has_got_somewhere(tmp_path: Path, n
     (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=f"got '{name} there'"):
         run_folder.check(tmp_path, ckpt_path=None, anew=True)
+
+
+def test_two_runs_never_write_to_one_folder_at_once(invoke: Invoke, loads: list[str], tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from delta_lightning.cli.run_folder import claim\n"
+    code += "held = claim(Path(sys.argv[1])); print(flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        outcome = invoke("--ckpt_path=last-if-any")
+        other.kill()
+    assert outcome.code == 2 and f"in use by process {other.pid} on " in outcome.err and "Traceback" not in outcome.err
+    assert loads == []
+    run_folder.claim(tmp_path / "run").close()  # a run that was killed leaves nothing behind

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -108,6 +108,7 @@ class DeltaCLI(LightningCLI):
         self.asked: str | None = None  # the setting ckpt_path as it was given
         self.told = False
         self.checkpoint: resume.Checkpoint | None = None
+        self.claimed: IO[str] | None = None  # open while the run folder is this process's alone
         super().__init__(
             self.module_class,
             self.data_class,
@@ -202,12 +203,15 @@ class DeltaCLI(LightningCLI):
         if rank() == 0:
             run_folder.check(self.folder, ckpt_path=self.settings.ckpt_path, anew=self.asked == checkpoint_path.LAST_IF_ANY)
         preflight.check_inputs(self.model, self.datamodule, rank=rank())
+        if self.checkpoint is not None:
+            resume.refuse_other_course(self.checkpoint, self.settings)
+            resume.refuse_other_model(self.checkpoint.model, self.model.backbone)
+            refuse_other_adapter(self.checkpoint.adapter, self.model.adapter)
+            self.datamodule.refuse_changed(self.checkpoint.data)
+        if rank() == 0:
+            self.claimed = run_folder.claim(self.folder)
         if self.checkpoint is None:
             return
-        resume.refuse_other_course(self.checkpoint, self.settings)
-        resume.refuse_other_model(self.checkpoint.model, self.model.backbone)
-        refuse_other_adapter(self.checkpoint.adapter, self.model.adapter)
-        self.datamodule.refuse_changed(self.checkpoint.data)
         if rank() == 0:
             run_folder.keep_metrics(self.folder, self.trainer.logger, before_step=self.checkpoint.step)
         if self.checkpoint.config is not None:
@@ -236,6 +240,8 @@ class DeltaCLI(LightningCLI):
                     self.trainer.validate(model, datamodule=datamodule, verbose=False)
         finally:
             model.close()
+            if self.claimed is not None:
+                self.claimed.close()
 
     def validate(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Held-out accuracy of the model as configured, or of a checkpoint."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
+import os
+import socket
 import tempfile
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -15,7 +19,7 @@ from delta_lightning.errors import ConfigError, require
 
 NOW = "{now}"
 VARIABLE = "DELTA_RUN_DIR"  # carries the folder to the ranks that Lightning starts
-CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.csv", "environment.jsonl"
+CONFIG, METRICS, ENVIRONMENT, LOCK = "config.yaml", "metrics.csv", "environment.jsonl", ".lock"
 MADE = ("[!.]*/[!.]*.ckpt", "[!.]*/*.safetensors")  # what a run leaves that has got somewhere, whatever its folders are called
 LAUNCHED = ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "NODE_RANK")
 
@@ -72,6 +76,36 @@ def check(folder: Path, *, ckpt_path: str | None, anew: bool = False) -> None:
             "run_dir", wanted="a folder that can be written to", got=f"{folder} ({error.strerror})",
             remedy="Choose another --run_dir, or make that folder writable.",
         ) from error  # fmt: skip
+
+
+def claim(folder: Path) -> IO[str]:
+    """Makes the folder this process's alone, on rank 0, until the file that is given is closed or the process ends.
+
+    A record lock (POSIX): the system lets go of it with the process, however that ends, and child processes do not hold it.
+    Where a file system has no locks, nothing is held.
+
+    Raises:
+        ConfigError: another process writes to it, on this machine or another one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            raise ConfigError(
+                "run_dir", wanted="a folder that no other run is writing to", got=f"{folder}, in use by {holder}",
+                remedy="Wait until that run has ended, or choose another --run_dir.",
+            ) from error  # fmt: skip
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
 
 
 def loggers(folder: Path) -> list[Logger]:
