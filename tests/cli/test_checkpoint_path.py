@@ -76,6 +76,20 @@ def test_it_never_begins_anew_beside_damaged_ones(folder: Path) -> None:
         Asked()("last-if-any", folder)
 
 
+def test_a_folder_without_its_head_is_no_checkpoint(folder: Path) -> None:
+    (folder / "step-7.ckpt").mkdir()
+    ask = Asked()
+    assert ask("last", folder) == str(folder / "step-2-update-1.ckpt")
+    assert ask.said[0].endswith("step-7.ckpt is damaged and left out: meta.pt is missing")
+
+
+def test_where_it_begins_anew_is_said_and_what_a_moved_run_needs(tmp_path: Path) -> None:
+    ask = Asked()
+    assert ask("last-if-any", tmp_path) is None and ask.said == [f"no checkpoint in {tmp_path}: a new run begins"]
+    with pytest.raises(ConfigError, match="moved, give --run_dir=FOLDER too"):
+        ask("last", tmp_path)
+
+
 def test_a_folder_by_the_clock_has_no_last_one(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"wanted the folder of one run, --run_dir=FOLDER, got 'runs/\{now\}'"):
         Asked()("last", folder, template="runs/{now}")

@@ -24,6 +24,7 @@ def test_only_meaningless_warnings_are_ignored() -> None:
         warnings.simplefilter("always")
         quiet()
         warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck.", stacklevel=1)
+        warnings.warn("torch.distributed is disabled, unavailable or uninitialized, assuming the intent is", stacklevel=1)
         warnings.warn("Found 52 module(s) in eval mode at the start of training. This may lead to", stacklevel=1)
         warnings.warn("the loss is not finite", stacklevel=1)
     assert [str(one.message) for one in seen] == ["the loss is not finite"]

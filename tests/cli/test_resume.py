@@ -62,6 +62,15 @@ def test_other_checkpoints_of_the_folder_are_offered(tmp_path: Path) -> None:
         read_checkpoint(str(tmp_path / "step-1.ckpt"))
 
 
+@pytest.mark.parametrize("given", [".", "checkpoints"])
+def test_a_run_folder_in_place_of_a_checkpoint_is_told_its_checkpoints(given: str, invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-2.ckpt").touch()
+    outcome = invoke(f"--ckpt_path={tmp_path / given}")
+    assert outcome.code == 2 and "got nothing there. There are: " in outcome.err and "step-2.ckpt" in outcome.err
+    assert "earlier version" not in outcome.err
+
+
 def test_settings_replace_those_of_a_group_and_leave_tensors_in_place() -> None:
     rate = torch.tensor(1e-3)
     group = {"lr": rate, "weight_decay": 0.1}

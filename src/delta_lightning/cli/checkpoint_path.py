@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from delta_lightning.cli.failures import RANKS
 from delta_lightning.cli.run_folder import NOW
 from delta_lightning.errors import ConfigError, require
-from delta_lightning.trainer.callbacks.manifest import Tick, damage, read_seal
+from delta_lightning.trainer.callbacks.manifest import META, Tick, damage, read_seal
 from delta_lightning.trainer.progress import Progress
 
 LAST, LAST_IF_ANY = "last", "last-if-any"
@@ -58,7 +58,7 @@ def resolve(
     if asked is None or rank:
         return asked
     answer = _last(asked, template, folder, rank, say) if asked in WORDS else asked
-    if answer is not None and asked not in WORDS and Path(answer).exists():
+    if answer is not None and asked not in WORDS and _seems_one(Path(answer)):
         refuse_damage(Path(answer), rank, say)
     environment[VARIABLE] = answer or ""
     return answer
@@ -111,15 +111,17 @@ def _last(asked: str, template: str, folder: Path, rank: int, say: Say) -> str |
     found = newest_whole(folder, ticker(rank), say)
     if found is not None:
         say(f"going on from {found}")
+        _say_unsealed(found, say)
         return str(found)
     there = sorted(path.name for path in folder.glob("[!.]*.ckpt")) if folder.is_dir() else []
     if asked == LAST_IF_ANY and not there:
+        say(f"no checkpoint in {folder}: a new run begins")
         return None
     raise ConfigError(
         f"--ckpt_path={asked}", wanted=f"a whole checkpoint in {folder}",
         got=f"only damaged ones: {', '.join(there)}" if there else "none",
         remedy="Begin a new run in another --run_dir." if there else "Leave it out to begin, or use last-if-any, which begins "
-        "anew where there is none.",
+        "anew where there is none. For a run whose folder was moved, give --run_dir=FOLDER too.",
     )  # fmt: skip
 
 
@@ -132,8 +134,17 @@ def refuse_damage(checkpoint: Path, rank: int, say: Say) -> None:
             f"--ckpt_path={checkpoint}", wanted="a whole checkpoint", got=f"a damaged one: {wrong}",
             remedy=f"The newest whole one there: --ckpt_path={other}." if other else "There is no whole one beside it.",
         )  # fmt: skip
+    _say_unsealed(checkpoint, say)
+
+
+def _say_unsealed(checkpoint: Path, say: Say) -> None:
     if read_seal(checkpoint) is None:
         say(f"{checkpoint} has no checksum, it was made by an earlier version: read as it is")
+
+
+def _seems_one(path: Path) -> bool:
+    """Whether it is there, and no folder of something else, such as the run's."""
+    return path.is_file() or (path.is_dir() and (path.suffix == ".ckpt" or (path / META).is_file()))
 
 
 def _made(checkpoint: Path) -> tuple[int, list[int]]:

@@ -154,5 +154,6 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _others(path: Path) -> str:
-    near = sorted(str(other) for other in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+    folders = [folder for folder in (path.parent, path, path / "checkpoints") if folder.is_dir()]
+    near = sorted(str(other) for folder in folders for other in folder.glob("[!.]*.ckpt") if other != path)
     return f"There are: {', '.join(near[-3:])}." if near else "Checkpoints end in .ckpt and lie in a run folder's checkpoints/."

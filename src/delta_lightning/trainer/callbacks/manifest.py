@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import xxhash
 
-MANIFEST = "manifest.json"
+MANIFEST, META = "manifest.json", "meta.pt"  # the second is Lightning's, in every checkpoint that is a folder
 COMMENT = 192  # bytes of the comment in a file: always as many, so that it is found from the end
 CHUNK = 1 << 24
 _END = b"PK\x05\x06"  # begins the last record of a zip archive, 22 bytes, the last two of which are the comment's length
@@ -138,7 +138,9 @@ def damage(checkpoint: Path, tick: Tick = lambda done, total: None) -> str | Non
 def unsealed(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint without a seal; None if it can be one that was made before there were seals."""
     if checkpoint.is_dir():
-        return f"{MANIFEST} cannot be read" if (checkpoint / MANIFEST).exists() else None
+        if (checkpoint / MANIFEST).exists():
+            return f"{MANIFEST} cannot be read"
+        return None if (checkpoint / META).is_file() else f"{META} is missing"
     if not checkpoint.is_file():
         return "there is no such file"
     with checkpoint.open("rb") as file:
