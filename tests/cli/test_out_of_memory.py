@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from delta_lightning.samplers import hf
 from delta_lightning.trainer import evaluating, module
 from support.cli import Invoke
 from support.room import room
@@ -57,3 +59,17 @@ def test_an_evaluation_runs_out(invoke: Invoke, monkeypatch: pytest.MonkeyPatch)
     assert ended.code == 1 and "Traceback" not in ended.err
     assert "error: out of memory while loading, sampling, assigning credit or updating (CUDA out of memory" in ended.err
     assert "Try --model.activation_checkpointing=true" in ended.err
+
+
+def test_sampling_runs_out(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What helps is not the size of micro-batches."""
+
+    def full(*_: object, **__: object) -> Iterator[None]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        yield
+
+    monkeypatch.setattr(hf.HFSession, "_decoded", full)
+    ended = invoke()
+    assert ended.code == 1 and "Traceback" not in ended.err
+    said = "error: out of memory while sampling (CUDA out of memory. Tried to allocate 9.00 GiB.). With HFSampler set a smaller"
+    assert said in ended.err and "micro" not in ended.err[ended.err.index(said) :]
