@@ -138,7 +138,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
     "clipping twice": (flags("--trainer.gradient_clip_val=1.0"), ["trainer.gradient_clip_val", "--model.max_grad_norm"]),
     "autocast": (flags("--trainer.precision=bf16-mixed"), ["trainer.precision", "32-true"]),
     "fsdp": (flags("--trainer.strategy=fsdp"), ["trainer.strategy", "FSDP1", "use --trainer.strategy=fsdp2"]),
-    "strategy": (flags("--trainer.strategy=ddpp"), ["trainer", "ddpp"]),
+    "FSDP": (flags("--trainer.strategy=FSDP"), ["trainer.strategy", "FSDP1", "use --trainer.strategy=fsdp2"]),
+    "strategy": (flags("--trainer.strategy=fdsp2"), ["trainer.strategy", "got 'fdsp2'", "Did you mean fsdp2?"]),
+    "single_device": (
+        flags("--trainer.strategy=single_device", "--trainer.devices=2"),
+        ["trainer.devices: wanted 1", "got '2'", "Leave the strategy out"],
+    ),
     "linked": (
         flags("--trainer.accumulate_grad_batches=3"),
         ["trainer.accumulate_grad_batches", "Set model.micro_batches instead"],

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import Strategy
 
-from delta_lightning.errors import ConfigError, refuse
+from delta_lightning.cli.messages import nearest
+from delta_lightning.errors import ConfigError, refuse, require
 from delta_lightning.strategies import FSDP2Strategy
 from delta_lightning.trainer.checks import check_prompt_count, check_room
 from delta_lightning.trainer.datamodule import PromptData
@@ -31,6 +32,8 @@ CONTRADICTIONS: tuple[tuple[str, tuple[object, ...], str], ...] = (
     ("barebones", (False,), "It turns metrics and checkpoints off: leave it out."),
 )
 
+STRATEGIES = ("auto", "fsdp2", "ddp", "single_device")
+
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
     """Refuses settings of Lightning's trainer that contradict this one. Raises `ConfigError`."""
@@ -39,12 +42,18 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         if value not in fine:
             refuse(ConfigError(f"trainer.{name}", wanted=str(fine[-1]), got=repr(value), remedy=remedy))
     strategy = settings.get("strategy")
-    name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2].lower()
+    name = (strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2]).lower()
     if name.startswith("fsdp") and not name.startswith("fsdp2"):
         refuse(ConfigError(
             "trainer.strategy", wanted="fsdp2", got=str(name),
             remedy="Lightning's fsdp is FSDP1, which can neither sample nor clip here: use --trainer.strategy=fsdp2.",
         ))  # fmt: skip
+    elif isinstance(strategy, str):
+        require(name in STRATEGIES or name.startswith("ddp_"), "trainer.strategy", wanted=f"one of {', '.join(STRATEGIES)}",
+                got=strategy, remedy=nearest(name, STRATEGIES).strip() or "auto is fsdp2 on several devices.")  # fmt: skip
+    devices = str(settings.get("devices"))
+    require(name != "single_device" or not devices.isdigit() or int(devices) == 1, "trainer.devices",
+            wanted="1, since the strategy is single_device", got=devices, remedy="Leave the strategy out.")  # fmt: skip
 
 
 READ_SHARDS = "Use --trainer.strategy=fsdp2, which one device can do too, or begin from the run's export."
