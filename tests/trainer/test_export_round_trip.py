@@ -14,13 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from delta_lightning.cli.export import write
 from delta_lightning.models.backbone import LoadContext
+from delta_lightning.models.lora import LoRA
 from delta_lightning.models.probe import sequence_logprobs
 from delta_lightning.models.tiny import Tiny
+from delta_lightning.models.weights import weights_of
 from delta_lightning.strategies import FSDP2Strategy
 from delta_lightning.trainer.callbacks import HFExport
 from delta_lightning.trainer.ranks import Ranks
-from support.runs import Ended, run
+from support.lora import merged
+from support.runs import run
 from support.world import run_ranks
 
 pytestmark = pytest.mark.timeout(600)
@@ -32,13 +36,20 @@ class Kind(NamedTuple):
     family: str
     tied: bool
     devices: int = 1
+    lora: bool = False
+
+    @property
+    def adapter(self) -> LoRA | None:
+        return LoRA(rank=4) if self.lora else None
 
 
 KINDS = [
     Kind("auto", "qwen3", tied=True), Kind("auto", "olmo3", tied=False),
     Kind("ddp", "qwen3", tied=False, devices=2), Kind("fsdp2", "qwen3", tied=True, devices=2),
     Kind("fsdp2", "olmo3", tied=False, devices=2), Kind("fsdp2, bfloat16", "qwen3", tied=False, devices=2),
+    Kind("auto", "qwen3", tied=True, lora=True), Kind("fsdp2", "olmo3", tied=False, devices=2, lora=True),
 ]  # fmt: skip
+BFLOAT16, ADAPTED = KINDS[5], KINDS[6:]
 STRATEGIES: dict[str, Any] = {"fsdp2, bfloat16": lambda: FSDP2Strategy(compute_dtype="bfloat16")}
 
 
@@ -51,29 +62,48 @@ def backbone(kind: Kind) -> Tiny:
 
 
 class Speak(pl.Callback):
-    """Notes what the trained policy says of the probe, computed as the strategy computes."""
+    """Notes what the trained policy says of the probe, computed as the strategy computes, and its weights.
+
+    `plain`: what the model with the policy's weights says, an adapter's merged; without one the policy itself. With an adapter
+    it saves a checkpoint too.
+    """
 
     said: list[Tensor]
+    plain: list[Tensor]
+    weights: dict[str, Tensor]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module: Any = pl_module
-        self.said = sequence_logprobs(module.policy, PROBE)
+        self.said = self.plain = sequence_logprobs(module.policy, PROBE)
+        if module.adapter is not None:
+            self.plain = sequence_logprobs(merged(module.policy), PROBE)
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "end.ckpt")
+        self.weights = {name: value.clone() for name, value in weights_of(module.policy)}
 
 
 class Told(NamedTuple):
-    """Where a run exported to, what it ended with, and what its policy said of the probe."""
+    """Where a run exported to, the weights that it ended with, and what its policy said of the probe; see `Speak`."""
 
     folder: Path
-    ended: Ended
+    weights: dict[str, Tensor]
     said: list[Tensor]
+    plain: list[Tensor]
 
 
 def train(kind: Kind, folder: Path) -> Told:
     speak = Speak()
-    place = folder / f"{kind.strategy}-{kind.family}"
+    place = folder / f"{kind.strategy}-{kind.family}-{kind.lora}"
     strategy = STRATEGIES.get(kind.strategy, lambda: kind.strategy)()
-    ended = run(strategy, devices=kind.devices, backbone=backbone(kind), folder=place, callbacks=[speak, HFExport()])
-    return Told(place / "export", ended, speak.said)
+    ended = run(
+        strategy,
+        devices=kind.devices,
+        backbone=backbone(kind),
+        folder=place,
+        callbacks=[speak, HFExport()],
+        adapter=kind.adapter,
+    )
+    weights = speak.weights if kind.lora else ended.values
+    return Told(place / "export", weights, speak.said, speak.plain)
 
 
 def train_all(folder: Path) -> dict[Kind, Told]:
@@ -98,20 +128,22 @@ def test_the_weights_are_the_trained_ones_to_the_bit(kind: Kind, exports: dict[K
     told = exports[kind]
     model = loaded(told.folder)
     begun = dict(backbone(kind).load(LoadContext()).named_parameters())
-    assert {name for name, _ in model.named_parameters()} == set(told.ended.values) == set(begun)
+    assert {name for name, _ in model.named_parameters()} == set(told.weights) == set(begun)
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.float32
-        assert torch.equal(parameter, told.ended.values[name]), name
-        assert not torch.equal(parameter, begun[name]), f"{name} was not trained: nothing is shown"
+        assert torch.equal(parameter, told.weights[name]), name
+        trained = not kind.lora or name.endswith("_proj.weight")
+        assert torch.equal(parameter, begun[name]) != trained, f"{name}: nothing is shown, or a frozen weight moved"
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == kind.tied
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "bfloat16" not in kind.strategy], ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != BFLOAT16], ids=str)
 def test_transformers_gives_the_same_log_probabilities_to_the_bit(kind: Kind, exports: dict[Kind, Told]) -> None:
     told = exports[kind]
     model = loaded(told.folder)
-    for ids, said, got in zip(PROBE, told.said, sequence_logprobs(model, PROBE), strict=True):
-        assert torch.equal(got, said)
+    for ids, said, plain, got in zip(PROBE, told.said, told.plain, sequence_logprobs(model, PROBE), strict=True):
+        assert torch.equal(got, plain)
+        assert float((got - said).abs().max()) < 1e-5  # an adapter's policy adds what the export has added up
         assert float((plainly(model, ids) - said).abs().max()) < 1e-5  # the head's chunks and one softmax round differently
 
 
@@ -122,8 +154,26 @@ def plainly(model: Any, ids: list[int]) -> Tensor:
     return torch.log_softmax(logits.double(), -1)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0].float()
 
 
+@pytest.mark.parametrize("kind", ADAPTED, ids=str)
+def test_the_checkpoint_exports_the_same_and_peft_reads_the_adapter_alone(
+    kind: Kind, exports: dict[Kind, Told], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    told = exports[kind]
+    for name in ("whole", "alone"):
+        options: dict[str, Any] = {"backbone": backbone(kind), "adapter": kind.adapter, "context": LoadContext()}
+        write(told.folder.parent / "end.ckpt", tmp_path / name, alone=name == "alone", **options)
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (told.folder / "model.safetensors").read_bytes()
+    base = backbone(kind).load(LoadContext())
+    before = sequence_logprobs(base, PROBE)
+    model = PeftModel.from_pretrained(base, tmp_path / "alone").get_base_model()
+    for got, said, other in zip(sequence_logprobs(model, PROBE), told.said, before, strict=True):
+        assert torch.equal(got, said) and float((got - other).abs().max()) > 1e-3
+
+
 def test_an_export_of_a_run_that_computes_in_bfloat16_has_its_float32_weights(exports: dict[Kind, Told]) -> None:
-    told = exports[KINDS[-1]]
+    told = exports[BFLOAT16]
     model = loaded(told.folder)
     assert any(not torch.equal(p, p.bfloat16().float()) for p in model.parameters()), "no bit beyond bfloat16"
     for parameter in model.parameters():
@@ -147,7 +197,7 @@ os._exit(0)
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("kind", [KINDS[1], KINDS[3]], ids=str)
+@pytest.mark.parametrize("kind", [KINDS[1], KINDS[3], *ADAPTED], ids=str)
 def test_vllm_loads_the_folder_and_gives_the_same_log_probabilities(kind: Kind, exports: dict[Kind, Told]) -> None:
     """In a process of its own, from the path alone: model, config and tokenizer are what the folder has."""
     told = exports[kind]
