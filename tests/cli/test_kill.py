@@ -69,6 +69,15 @@ def test_sigterm_on_one_of_two_ranks_gives_sampling_up_on_both(whole: Whole, tmp
     assert resumed.codes == [0, 0] and differences(result(tmp_path), result(want)) == [], resumed.printed
 
 
+def test_a_held_out_evaluation_that_was_given_up_is_had_all_the_same(whole: Whole, tmp_path: Path) -> None:
+    """After the second rollout step: with a row in the metrics, once, as if it had not been given up."""
+    stopped = run(tmp_path, kill="evaluating:3:0:SIGTERM")
+    assert stopped.codes == [0] and "a resume begins with it" in stopped.printed, stopped.printed
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-2.ckpt"]
+    resumed = run(tmp_path)
+    assert resumed.codes == [0] and differences(result(tmp_path), result(whole())) == [], resumed.printed
+
+
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
     """Variables of a job, and an `scontrol` that notes what it is asked."""

@@ -41,7 +41,8 @@ PHASES = ("sampling", "verifying", "scoring", "updating", "write", "rename", "re
 class KillAt(pl.Callback):
     """Sends this process a signal at the place that the environment names, then holds it up for some seconds.
 
-    "phase:count:rank:signal:seconds": the count from 1, the signal SIGKILL and no seconds by default.
+    "phase:count:rank:signal:seconds": the count from 1, the signal SIGKILL and no seconds by default. Any phase of a held-out
+    evaluation is also "evaluating".
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -60,7 +61,9 @@ class KillAt(pl.Callback):
 
         module: Any = pl_module
         show = module.progress.show
-        module.progress.show = lambda at, *args, **more: (passed(at), show(at, *args, **more))
+        module.progress.show = lambda at, *args, **more: (
+            passed(at), trainer.validating and passed("evaluating"), show(at, *args, **more),
+        )  # fmt: skip
         sys.addaudithook(lambda event, args: passed(_place(event, args)))
 
 

@@ -6,6 +6,7 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -75,15 +76,29 @@ def test_a_run_stopped_anywhere_ends_bitwise_as_one_that_was_not(
     words = shlex.split(command.removeprefix("To go on: "))
     assert words[:4] == ["delta-lightning", "fit", "--config", str(tmp_path / "run" / "config.yaml")]
     checkpoint = words[words.index("--ckpt_path") + 1]
-    resumed, second = ToyModule(), callbacks()
+    again: list[tuple[str, int, int]] = []
+    resumed, second = ToyModule(lambda *place: again.append(place)), callbacks()
     toy_trainer(tmp_path / "run", second, steps=STEPS).fit(resumed, datamodule=ToyData(), ckpt_path=checkpoint)
     assert torch.equal(resumed.weights, reference.weights)
+    if where[0] == "validate":
+        assert again[:3] == [("validate", where[1], batch) for batch in range(3)], "from its beginning"
     assert first[0].seen + second[0].seen == expected_steps  # type: ignore[attr-defined]
     given_up = [where[1]] if where[0] == "sample" else []
     assert module.sampled + resumed.sampled == list(range(STEPS)), f"sampled again although only {given_up} was given up"
     report = second[2]
     assert isinstance(report, RunReport)
     assert [row["step"] for row in report.history] == [1, 2, 3, 4]
+    assert [row["step"] for row in report.held_out] == [2, 4], "each evaluation is whole, and there once"
+
+
+def test_an_evaluation_after_the_last_of_max_steps_is_not_had_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"steps": -1, "max_steps": 2 * UPDATES}
+    with pytest.raises(SystemExit):
+        toy_trainer(tmp_path, callbacks(), **options).fit(ToyModule(stop_at(("validate", 1, 1))), datamodule=ToyData())
+    assert "a resume does not repeat it" in capsys.readouterr().err
+    trainer, checkpoint = toy_trainer(tmp_path, callbacks(), **options), tmp_path / "checkpoints" / "step-2.ckpt"
+    trainer.fit(ToyModule(), datamodule=ToyData(), ckpt_path=checkpoint)
+    assert (trainer.fit_loop.epoch_progress.current.processed, trainer.global_step) == (2, 4)
 
 
 def test_the_stop_falls_where_it_should(tmp_path: Path) -> None:

@@ -193,9 +193,12 @@ class GracefulStop(pl.Callback):
             self._stop_before_step(trainer, signum)
 
     def _stop_before_step(self, trainer: pl.Trainer, signum: int) -> None:
-        self._override = _after_evaluation(trainer) if trainer.validating else self._boundary
+        ended = trainer.fit_loop.done  # by `max_steps`: a resume trains no more, and would not come to the evaluation
+        evaluation = _after_evaluation if ended else _before_evaluation
+        self._override = evaluation(trainer) if trainer.validating else self._boundary
         if trainer.validating and trainer.is_global_zero:
-            _say("The held-out evaluation that was under way is given up; a resume does not repeat it.")
+            again = "does not repeat it" if ended else "begins with it"
+            _say(f"The held-out evaluation that was under way is given up; a resume {again}.")
         self._stop(trainer, signum)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
@@ -276,6 +279,15 @@ def _after_evaluation(trainer: pl.Trainer) -> dict[str, Any]:
     for counter in ("total", "current"):
         loops["epoch_progress"][counter]["processed"] += 1
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+    return loops
+
+
+def _before_evaluation(trainer: pl.Trainer) -> dict[str, Any]:
+    """Loop counters with which Lightning begins the held-out evaluation under way anew: its first batch begun, none done."""
+    loops = _loops(trainer)
+    batches = loops["epoch_loop.val_loop.batch_progress"]
+    none = dict.fromkeys(batches["current"], 0)
+    batches |= {"current": none, "total": none | {"ready": 1, "started": 1}, "is_last_batch": False}
     return loops
 
 

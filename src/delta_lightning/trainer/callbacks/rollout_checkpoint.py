@@ -118,6 +118,8 @@ class RolloutCheckpoint(Checkpoint):
         """The metric's value of this rollout step; None if it is not measured in it, or no number. Raises `ConfigError`."""
         if self.best is None or (self.best.startswith("held_out/") and not self._evaluated):
             return None
+        if all(name.startswith("held_out/") for name in trainer.callback_metrics) and not self.best.startswith("held_out/"):
+            return None  # resumed in the evaluation that ends the step: its updates were another process's
         if self.best not in trainer.callback_metrics:
             raise ConfigError(
                 "checkpoint.best", wanted="a metric that the run logs", got=self.best,
