@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,32 @@ def test_a_second_time_ends_all_ranks_with_the_same_message() -> None:
     (text, agreed), other = run_ranks(2, twice)
     assert (text, agreed) == other and agreed
     assert "out of memory while scoring, in micro-batches of up to" in text and "(rank 1: CUDA out of memory" in text
+
+
+def let_go() -> list[bool]:
+    """Whether what the failed layer held is still there, whenever parameters are gathered after it."""
+    policy, held, there, gather = cut(tiny_model), list[Any](), list[bool](), FSDPParamGroup.unshard
+
+    def crowded(hidden_states: torch.Tensor) -> torch.Tensor:
+        large = torch.empty_like(hidden_states)
+        held.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def watched(self: Any, *args: Any) -> None:
+        there.extend(one() is not None for one in held[-1:])
+        gather(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy.model.layers[0].mlp, "forward", crowded)
+        patch.setattr(FSDPParamGroup, "unshard", watched)
+        with pytest.raises(OutOfMemory):
+            make_buffer(policy, StepSetup())
+    return there
+
+
+def test_what_the_pass_held_is_let_go_before_anything_is_gathered() -> None:
+    for there in run_ranks(2, let_go):
+        assert there and not any(there)
 
 
 def ungathered() -> tuple[str, bool]:
