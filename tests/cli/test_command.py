@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,17 @@ def test_errors_made_on_purpose_end_in_one_message(
     assert run_command(command, interrupted="stopped half-way") == code
     out, err = capsys.readouterr()
     assert said in err and not out and "Traceback" not in err
+
+
+def test_ctrl_c_that_lightning_made_an_exit_is_still_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    assert run_command(command, interrupted="stopped half-way") == 130
+    assert capsys.readouterr().err == "stopped half-way\n"
 
 
 def test_bugs_keep_their_traceback() -> None:

@@ -280,7 +280,7 @@ def run(args: Sequence[str]) -> int:
     return run_command(
         lambda: _parse_and_run(args),
         folder=lambda: Path(os.environ.get(run_folder.VARIABLE, ".")),
-        interrupted="interrupted before training began; nothing was saved",
+        interrupted="interrupted while no training was under way; nothing was lost",
     )
 
 

@@ -45,9 +45,10 @@ def run_command(command: Callable[[], int], *, folder: Callable[[], Path] = Path
     """
     try:
         return command()
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
+    except (SystemExit, KeyboardInterrupt) as stop:
+        # Lightning makes a silent exit of a Ctrl-C that comes while it begins or ends, when no callback listens.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if interrupted:
             say(interrupted)
         return 130
