@@ -65,6 +65,8 @@ def test_a_run_its_files_and_its_rerun(invoke: Invoke, tmp_path: Path) -> None:
     assert "UserWarning" not in done.err and "data_connector" not in done.err
     held_out = [(row["step"], row["held_out/accuracy"]) for row in rows_of(run) if row["held_out/accuracy"]]
     assert [step for step, _ in held_out] == ["0", "4"]  # before training, and after its 2 x 2 optimiser steps
+    looked = invoke(*FAST, f"--ckpt_path={run / 'checkpoints' / 'step-2.ckpt'}", command="validate")
+    assert "\nstep-2.ckpt  held-out accuracy" in looked.err and "step 0" not in looked.err
     repeated = invoke("fit", f"--config={run / 'config.yaml'}", small=False)
     assert repeated.code == 2 and "holds one" in repeated.err
     assert invoke("fit", f"--config={run / 'config.yaml'}", f"--run_dir={again}", small=False).code == 0

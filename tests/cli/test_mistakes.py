@@ -131,6 +131,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         flags("--model.optimizer.lr=small"),
         ["model.optimizer.lr: wanted a number, got 'small'"],
     ),
+    "LBFGS": (flags("--model.optimizer=torch.optim.LBFGS"), ["model.optimizer: wanted one that", "LBFGS", "AdamW is usual"]),
     "learning rate": (flags("--model.optimizer.lr=-1"), ["model.optimizer", "Invalid learning rate: -1.0"]),
     "workers": (flags("--model.verdicts.workers=0"), ["verdicts.workers", "at least 1"]),
     "template": (flags("--data.template=Q:"), ["template", "{question}"]),

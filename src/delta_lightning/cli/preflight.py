@@ -82,6 +82,8 @@ def check_optimizer(module: PolicyModule) -> None:
             setting, wanted="settings that it accepts", got=str(error).rstrip("."),
             remedy=f"See delta-lightning fit --{setting}.help=NAME.",
         ) from error  # fmt: skip
+    require(not isinstance(optimizer, torch.optim.LBFGS), "model.optimizer", wanted="one that steps by one gradient",
+            got="LBFGS, which asks for several", remedy="AdamW is usual.")  # fmt: skip
 
 
 def check_inputs(module: PolicyModule, data: PromptData, *, rank: int, training: bool = True) -> None:

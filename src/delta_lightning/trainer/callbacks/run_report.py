@@ -74,7 +74,9 @@ class RunReport(pl.Callback):
         self.held_out = [*(row for row in self.held_out if row["step"] != step), {"step": step} | values]
         module: Any = pl_module
         if self.lines and "held_out/accuracy" in values:
-            module.progress.line(f"step {step}  held-out accuracy {values['held_out/accuracy']:.3f}")
+            given = trainer.ckpt_path if trainer.state.fn == TrainerFn.VALIDATING else None  # `validate` counts no steps
+            where = f"step {step}" if given is None else Path(given).name
+            module.progress.line(f"{where}  held-out accuracy {values['held_out/accuracy']:.3f}")
         if self._trained and not inside:
             self._write(trainer, module, table=True)
 
