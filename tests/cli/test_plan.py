@@ -79,6 +79,14 @@ def test_a_stream_shorter_than_its_rows_is_a_contradiction(invoke: Invoke, tmp_p
     assert "the stream of the data ended after 8 rows" in done.out
 
 
+@pytest.mark.parametrize(("dtype", "said"), [("model", True), ("bfloat16", False)])
+def test_a_narrower_cache_is_advised_where_there_is_one(dtype: str, said: bool, invoke: Invoke) -> None:
+    budgets = ("--model.cache.device_gib=0", "--model.cache.host_gib=0", f"--model.cache.dtype={dtype}")
+    done = invoke(*PLAN, *budgets, small=False)
+    assert "raise model.cache.host_gib or device_gib" in done.out
+    assert ("or use --model.cache.dtype=bfloat16" in done.out) is said
+
+
 def test_what_does_not_fit_is_a_contradiction_with_a_remedy(invoke: Invoke) -> None:
     done = invoke(*PLAN, "--memory=0.001", small=False)
     assert done.code == 2

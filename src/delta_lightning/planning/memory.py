@@ -131,11 +131,15 @@ def hidden_cache(d: Demand) -> tuple[Place, int]:
     """Where N hidden states of width D go (`HiddenCache.place`), and their bytes: N D times the bytes of an element."""
     if not d.caches_hidden:
         return Place.RECOMPUTED, 0
-    size = {"model": d.machine.compute_bytes, "bfloat16": 2, "float32": 4}[d.cache.dtype]
-    wanted = d.sizes.rank_trained * d.shape.hidden * size
+    wanted = d.sizes.rank_trained * d.shape.hidden * hidden_itemsize(d)
     if wanted <= d.cache.device_gib * 2**30:
         return Place.DEVICE, wanted
     return (Place.HOST, wanted) if wanted <= d.cache.host_gib * 2**30 else (Place.RECOMPUTED, 0)
+
+
+def hidden_itemsize(d: Demand) -> int:
+    """Bytes of an element of a hidden state, as it is cached."""
+    return {"model": d.machine.compute_bytes, "bfloat16": 2, "float32": 4}[d.cache.dtype]
 
 
 def _gathered(d: Demand) -> dict[str, int]:

@@ -14,7 +14,7 @@ from delta_lightning.planning.dry import DryModel, Peaks
 from delta_lightning.planning.flops import Shape, UpdateFlops, body_flops, head_flops, update_flops
 from delta_lightning.planning.kept import OptimizerCost, Weights, optimizer_cost
 from delta_lightning.planning.machine import Machine
-from delta_lightning.planning.memory import Demand, Memory, hidden_cache, memory_of, prefill_pass
+from delta_lightning.planning.memory import Demand, Memory, hidden_cache, hidden_itemsize, memory_of, prefill_pass
 from delta_lightning.planning.page import Work, gib
 from delta_lightning.planning.rollouts import StepSizes
 from delta_lightning.planning.sums import Sums
@@ -137,12 +137,12 @@ class Planned:
     def notes(self, sizes: StepSizes) -> list[str]:
         """Lines for people."""
         rollout, found = self.module.parts.rollout_needs(), []
-        place, cached = hidden_cache(self.demand(sizes))
+        demand = self.demand(sizes)
+        place, cached = hidden_cache(demand)
         if Need.HIDDEN in rollout and place is Place.RECOMPUTED:
-            found.append(
-                "hidden states fit neither cache budget at worst: each reading of them is a forward pass; raise "
-                "model.cache.host_gib or device_gib, or use --model.cache.dtype=bfloat16"
-            )
+            narrower = ", or use --model.cache.dtype=bfloat16" if hidden_itemsize(demand) > 2 else ""
+            found.append("hidden states fit neither cache budget at worst: each reading of them is a forward pass; raise "
+                         f"model.cache.host_gib or device_gib{narrower}")  # fmt: skip
         elif place is Place.HOST:
             found.append(f"hidden states go to main memory at worst ({gib(cached)} GiB a rank): model.cache.device_gib is less")
         if sizes.idle:
