@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+import torch
 
 from delta_lightning.data import Mixture, PromptLength, Streamed, Table
+from delta_lightning.data.maker import DrawnPrompts
 from delta_lightning.data.order import Windows
+from delta_lightning.data.streamed import StreamRows
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.trainer.datamodule import PromptData
@@ -97,3 +102,64 @@ def test_refusals(folder: Path) -> None:
     (folder / "train-2.parquet").touch()
     with pytest.raises(ConfigError, match=r"data file .*train-2\.parquet|files of one kind"):
         streamed(folder, table={"train_file": "train*"}).problems("train")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_resumed_stream_reads_on_where_it_stood(folder: Path, kind: str) -> None:
+    """Whatever it stood at, in the same files; those before the place are not opened again."""
+    if kind == "parquet":
+        for file in folder.glob("*.jsonl"):
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file.with_suffix(".parquet"), row_group_size=70)
+            file.unlink()
+    before = prepared(streamed(folder))
+    whole = drawn(before, range(1400))
+    for place in (0, 250, 300, 511, 520, 695, 696, 1000):
+        drawn(before, range(max(0, place - 8), place))
+        assert isinstance(before.train_prompts, DrawnPrompts)
+        rows = before.train_prompts.problems
+        assert isinstance(rows, StreamRows)
+        state = {"fingerprint": before.fingerprint().state(), "rows": rows.place()}
+        torch.save(state, folder / "state.pt")
+        after = prepared(streamed(folder))
+        after.refuse_changed(torch.load(folder / "state.pt", weights_only=True))
+        assert drawn(after, range(place, 1400)) == whole[place:], place
+
+
+def test_what_lies_before_the_place_is_not_read_again_and_the_progress_says_so(folder: Path) -> None:
+    before = prepared(streamed(folder))
+    drawn(before, range(600))
+    assert isinstance(before.train_prompts, DrawnPrompts) and isinstance(before.train_prompts.problems, StreamRows)
+    state = {"fingerprint": before.fingerprint().state(), "rows": before.train_prompts.problems.place()}
+    phases: list[tuple[str, int]] = []
+
+    def resumed(state: dict[str, Any]) -> list[str]:
+        data = prepared(streamed(folder))
+        assert isinstance(data.train_prompts, DrawnPrompts) and isinstance(data.train_prompts.problems, StreamRows)
+        data.train_prompts.problems.tick = lambda phase, done, total: phases.append((phase.split(",")[0], done))  # type: ignore[method-assign]
+        data.refuse_changed(state)
+        return drawn(data, range(600, 640))
+
+    expected = resumed(state)
+    assert ("reading up to the place in the stream", 256) not in phases and phases[0] == (
+        "finding the place in the stream",
+        256,
+    )
+    phases.clear()
+    assert resumed({"fingerprint": state["fingerprint"]}) == expected  # of an earlier version
+    assert phases[:2] == [("reading up to the place in the stream", n) for n in (256, 512)]
+
+
+def test_rows_in_other_files_are_not_taken_for_those_of_the_checkpoint(folder: Path) -> None:
+    before = prepared(streamed(folder))
+    drawn(before, range(700))  # into the second pass: the windows at hand are the last and the first
+    assert isinstance(before.train_prompts, DrawnPrompts) and isinstance(before.train_prompts.problems, StreamRows)
+    state = {"fingerprint": before.fingerprint().state(), "rows": before.train_prompts.problems.place()}
+    lines = (folder / "train-0.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "train-0.jsonl").write_text("".join(lines[:100]), encoding="utf-8")
+    (folder / "train-0b.jsonl").write_text("".join(lines[100:]), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"another row 513 of the stream.*accept_changed=true"):
+        prepared(streamed(folder)).refuse_changed(state)
+    after = prepared(streamed(folder), accept_changed=True)
+    after.refuse_changed(state)
+    assert drawn(after, range(640, 700)) == drawn(before, range(640, 700))

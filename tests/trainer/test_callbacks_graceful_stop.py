@@ -168,3 +168,14 @@ def test_a_run_without_signal_and_without_checkpoints_is_left_alone(tmp_path: Pa
 def test_the_command_is_quoted_for_the_shell() -> None:
     command = resume_command(Path("/runs/my run"), Path("/runs/my run/checkpoints/step-3.ckpt"))
     assert shlex.split(command)[-3:] == ["/runs/my run/config.yaml", "--ckpt_path", "/runs/my run/checkpoints/step-3.ckpt"]
+
+
+def test_the_best_by_a_metric_of_the_updates_is_compared_in_the_steps_that_measure_it(tmp_path: Path) -> None:
+    """A run that is resumed in an evaluation has not seen the updates before it."""
+    with pytest.raises(SystemExit):
+        toy_trainer(tmp_path, [GracefulStop(), RolloutCheckpoint(best="reward/mean")]).fit(
+            ToyModule(stop_at(("validate", 1, 0))), datamodule=ToyData()
+        )
+    resumed = [GracefulStop(), RolloutCheckpoint(best="reward/mean")]
+    toy_trainer(tmp_path, resumed).fit(ToyModule(), datamodule=ToyData(), ckpt_path=tmp_path / "checkpoints" / "step-2.ckpt")
+    assert resumed[1].best_of == ["step-4.ckpt"]  # type: ignore[attr-defined]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
 
 from delta_lightning.data.table import Table
 from delta_lightning.errors import require
@@ -14,9 +14,19 @@ from delta_lightning.types import Problem
 class OnDemand(Sequence[Problem]):
     """A sequence that reads a problem when it is asked for it."""
 
+    def tick(self, phase: str, done: int, total: int) -> None:
+        """Called while a read takes long; whoever shows that puts its own in this place."""
+
     @abstractmethod
     def at(self, index: int) -> Problem:
         """The problem at `index`, which is in [0, len)."""
+
+    def place(self) -> dict[str, Any]:
+        """Where the reading stands, in plain values for a checkpoint; empty where any problem is at hand at once."""
+        return {}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        """Read on from there. Raises `ConfigError` where other rows are than were."""
 
     @overload
     def __getitem__(self, index: int) -> Problem: ...

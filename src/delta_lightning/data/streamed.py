@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +19,7 @@ from delta_lightning.interfaces import PromptSource
 from delta_lightning.types import Problem
 
 KEPT = 2  # windows at hand: a step may reach back into the one before
+EVERY = 256  # rows between two calls of `tick`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +28,12 @@ class Streamed(PromptSource):
 
     The order of a pass: windows of `window` rows as they come, and within each a keyed permutation, so that it is a function of
     the seed and the number of a draw, the same on any number of ranks. Shuffling is as good as windows are large; a data set
-    that is sorted should be read by `OnDisk`. A run resumes exactly, after it has read again what comes before its place in the
-    pass. Each rank reads the whole stream. Rows are filtered, checked and tokenized as they are drawn, as by `OnDisk`.
+    that is sorted should be read by `OnDisk`. A run resumes exactly: checkpoints hold where the stream stands, so that
+    files before that place are left out. Each rank reads the whole stream. Rows are filtered, checked and tokenized as
+    they are drawn, as by `OnDisk`.
 
-    A data set whose rows changed is seen by a resume only in the number of rows and in the first 256 of them. Set
-    `table.revision`.
+    A data set whose rows changed is seen by a resume only in the number of rows, in the first 256 of them and in the rows that
+    begin the windows at hand. Set `table.revision`.
 
     Args:
         table: where the rows are, and what its columns mean; held-out problems need a file or split of their own.
@@ -89,16 +94,23 @@ class Streamed(PromptSource):
 class StreamRows(OnDemand):
     """Rows of a stream as problems; cheap when asked for window after window, and right in any order.
 
+    Before each window `datasets` says where its stream stands: which file, which row of it. From there it reads on later,
+    and leaves out the files before. Checkpoints hold that for the windows at hand and the next, with a checksum of the
+    first row, since a number of a file tells nothing where the files have changed.
+
     Args:
         table: what the columns mean. stream: a `datasets.IterableDataset`. size: rows that it has at least. window: rows that
             are held together.
     """
 
     def __init__(self, table: Table, stream: Any, size: int, window: int) -> None:
-        self._table, self._stream, self._size, self._window = table, stream, size, window
+        self._table, self._size, self._window = table, size, window
+        self._unread = self._stream = stream
         self._kept: dict[int, list[Mapping[str, Any]]] = {}
+        self._stands: dict[int, dict[str, Any]] = {}  # window -> where the stream stands before it
         self._reader: Iterator[Mapping[str, Any]] = iter(())
-        self._next = 0  # number of the window that the reader stands before
+        self._next = -1  # number of the window that the reader stands before
+        self._came_from: Mapping[str, Any] = {}
 
     def __len__(self) -> int:
         return self._size
@@ -115,16 +127,42 @@ class StreamRows(OnDemand):
             self._kept[number] = self._read(number)
             while len(self._kept) > KEPT:
                 self._kept.pop(next(iter(self._kept)))
+            self._stands = {each: stands for each, stands in self._stands.items() if each in (*self._kept, self._next)}
         return self._kept[number]
 
+    def place(self) -> dict[str, Any]:
+        """Windows at hand with their first rows' checksums, and where the stream stands before these and the next."""
+        first = {number: checksum(rows[0]) for number, rows in self._kept.items()}
+        return {"window": self._window, "stands": self._stands, "first": first}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        """Read those windows, if they have this size. Raises `ConfigError` where another row begins one, or none."""
+        if place in (self._came_from, {}) or place["window"] != self._window:
+            return
+        self._kept, self._next, self._stands, self._came_from = {}, -1, {}, place
+        for number, wanted in sorted(place["first"].items()):
+            self._stands |= place["stands"]  # of which `hold` keeps what the windows at hand need
+            try:
+                found = checksum(self.hold(number)[0])
+            except RunError as error:
+                found = str(error)
+            if found != wanted:
+                raise ConfigError(
+                    "data", wanted="the rows of the checkpoint's run", remedy="Set the data back, or go on with the present "
+                    "rows at the old position, after reading up to it, with --data.accept_changed=true.",
+                    got=f"another row {number * self._window + 1:,} of the stream, or the same rows in other files",
+                )  # fmt: skip
+
     def _read(self, number: int) -> list[Mapping[str, Any]]:
-        """One window; the stream begins anew unless it stands right before it. Raises `RunError`."""
+        """One window; unless the stream stands before it, it begins anew where it is known to stand. Raises `RunError`."""
         first = number * self._window
         wanted = min(self._window, self._size - first)
         try:
-            if number != self._next or number == 0:
-                self._reader = iter(self._stream.skip(first))
-            rows = list(islice(self._reader, wanted))
+            if number != self._next:
+                self._begin(first, self._stands.get(number))
+            rows = list(self._rows(wanted, "reading the stream"))
+            if first + wanted < self._size:
+                self._stands[number + 1] = self._stream.state_dict()
         except (OSError, ValueError) as error:
             raise RunError(f"the stream of the data broke off after row {first:,}: {type(error).__name__}: {error}") from error
         self._next = number + 1
@@ -135,6 +173,27 @@ class StreamRows(OnDemand):
             )
         require_columns(f"row {first + 1} of the stream", rows[0], self._table.wanted_columns())
         return rows
+
+    def _begin(self, first: int, stands: dict[str, Any] | None) -> None:
+        """Have the reader stand before row `first`: at once where the stream stood there before, else row after row."""
+        self._stream = copy.deepcopy(self._unread)  # copies that are not deep spoil one another's places
+        if stands is not None:
+            self._stream.load_state_dict(copy.deepcopy(stands))  # it changes as it is read on
+            self.tick("finding the place in the stream, row", first, self._size)
+        self._reader = iter(self._stream)
+        for _ in self._rows(first if stands is None else 0, "reading up to the place in the stream, row"):
+            pass
+
+    def _rows(self, count: int, phase: str) -> Iterator[Mapping[str, Any]]:
+        for done, row in enumerate(islice(self._reader, count), 1):
+            if done % EVERY == 0:
+                self.tick(phase, done, count)
+            yield row
+
+
+def checksum(row: Mapping[str, Any]) -> str:
+    """SHA-256 of a row as JSON with sorted keys, hexadecimal."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def stream_rows(table: Table) -> tuple[Any, int | None]:
