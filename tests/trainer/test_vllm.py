@@ -2,50 +2,34 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
 
-from delta_lightning.advantages import GroupStandardised
-from delta_lightning.corrections import NoCorrection
-from delta_lightning.credit import Delta
-from delta_lightning.data.arithmetic import Arithmetic
 from delta_lightning.errors import RunError
 from delta_lightning.interfaces import SamplerContext
-from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.samplers import VLLMSampler
 from delta_lightning.samplers.vllm import VLLMSession
-from delta_lightning.trainer.datamodule import PromptData
 from delta_lightning.trainer.metrics import MetricBook
-from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.trainer.weight_check import WeightCheck, WeightProof, check_text
 from delta_lightning.types import SamplingParams
 from support.cli import Invoke, invoke  # noqa: F401 - a fixture
 from support.copies import first_half, nothing, swapped_layers
 from support.models import NumberTokenizer
-from support.odd import OddSum
 from support.prompts import number_prompts, train
+from support.vllm_runs import module_with, ranks_agree, sampled_what_it_scored, train_on_two_ranks
 from support.world import run_ranks
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
-TOLERANCE = 1e-4  # nats, float32
 SHAPE = ("hidden_size=64", "heads=2", "kv_heads=1", "layers=2", "context=128", "sliding_window=8")
-
-
-def metrics(folder: Path) -> list[dict[str, str]]:
-    [file] = folder.rglob("metrics.csv")
-    with file.open() as lines:
-        return list(csv.DictReader(lines))
 
 
 LORA = ("--model.adapter=LoRA", "--model.adapter.rank=4")  # vLLM is given merged weights
@@ -66,15 +50,8 @@ def test_a_run_samples_what_the_trainer_scores(
         "--trainer.check_val_every_n_epoch=1", "--model.verifier=support.odd.OddSum",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    rows = metrics(tmp_path / "run")
-    steps = [row for row in rows if row.get("mismatch/max_abs_nats")]
-    assert len(steps) == 3
-    for row in steps:
-        assert float(row["mismatch/max_abs_nats"]) < TOLERANCE
-        assert float(row["sync/probe_max_nats"]) < TOLERANCE
-    assert all(float(row["sync/moved_max_nats"]) > 100 * TOLERANCE for row in steps[1:]), "or agreement shows nothing"
+    sampled_what_it_scored(tmp_path / "run", 3)
     assert "sampler: vllm" in outcome.err
-    assert [row for row in rows if row.get("held_out/accuracy")]
 
 
 def test_a_run_with_stale_weights_stops_within_one_step(
@@ -99,38 +76,18 @@ def test_a_run_with_stale_weights_stops_within_one_step(
     assert "after the update to version 1 the sampler's log-probabilities" in outcome.err and "stale weights" in outcome.err
 
 
-def train_on_a_rank(tensor_parallel: int) -> tuple[dict[str, Tensor], float, float]:
-    """Parameters after two steps, the mismatch of the last, and how far the probe had moved."""
-    module = PolicyModule(
-        backbone=Tiny(hidden_size=64, heads=2, kv_heads=1, layers=2, context=128, seed=0),
-        sampler=VLLMSampler(cache_gib=0.25, tensor_parallel=tensor_parallel), verifier=OddSum(), advantage=GroupStandardised(),
-        credit=Delta(), loss=ClippedSurrogate(), weighting=Constant(), reduction=TokenMean(), correction=NoCorrection(),
-        optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3), sampling=SamplingParams(max_new_tokens=8),
-        prompts_per_step=8, completions_per_prompt=4, updates_per_step=2, micro_batches=1,
-    )  # fmt: skip
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    try:
-        trainer.fit(module, PromptData(source=Arithmetic(num_train=20, num_held_out=4)))
-    finally:
-        module.close()
-    values = trainer.callback_metrics
-    weights = {name: value.detach().clone() for name, value in module.policy.named_parameters()}
-    return weights, float(values["mismatch/max_abs_nats"]), float(values["sync/moved_max_nats"])
-
-
-def train_twice() -> list[tuple[dict[str, Tensor], float, float]]:
-    return [train_on_a_rank(tensor_parallel) for tensor_parallel in (1, 2)]
+def train_twice() -> list[Any]:
+    """Each rank with an engine of its own, then both with one."""
+    backbone = Tiny(hidden_size=64, heads=2, kv_heads=1, layers=2, context=128, seed=0)
+    sampling = SamplingParams(max_new_tokens=8)
+    samplers = [VLLMSampler(cache_gib=0.25, tensor_parallel=count) for count in (1, 2)]
+    return [train_on_two_ranks(module_with(sampler, backbone, sampling)) for sampler in samplers]
 
 
 def test_two_ranks_have_an_engine_each_or_share_one() -> None:
     """The process group outlives the engines: `run_ranks` uses it afterwards."""
-    each, shared = zip(*run_ranks(2, train_twice), strict=True)
-    for (first, mismatch, moved), (second, *_) in (each, shared):
-        assert mismatch < TOLERANCE and moved > 100 * TOLERANCE
-        assert all(torch.equal(value, second[name]) for name, value in first.items())
+    for ended in zip(*run_ranks(2, train_twice), strict=True):
+        ranks_agree(list(ended))
 
 
 def engine(dtype: str = "auto", family: str = "qwen3") -> Iterator[SimpleNamespace]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import signal
@@ -11,31 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
-import torch
 import torch.multiprocessing as mp
-from torch import Tensor
 
-from delta_lightning.advantages import GroupStandardised
-from delta_lightning.corrections import NoCorrection
-from delta_lightning.credit import Delta
-from delta_lightning.data.arithmetic import Arithmetic
-from delta_lightning.losses import ClippedSurrogate, Constant, TokenMean
 from delta_lightning.models.backbone import LoadContext
 from delta_lightning.models.tiny import Tiny
 from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.samplers import VLLMServerSampler
-from delta_lightning.trainer.datamodule import PromptData
-from delta_lightning.trainer.module import PolicyModule
 from delta_lightning.types import SamplingParams
 from support.cli import Invoke, Outcome, invoke, loads  # noqa: F401 - fixtures
 from support.generate_server import Nursery, Running, nursery
 from support.models import NumberTokenizer, tiny_model
-from support.odd import OddSum
+from support.vllm_runs import module_with, ranks_agree, sampled_what_it_scored, train_on_two_ranks
 from support.world import run_ranks
 
-TOLERANCE = 1e-4  # nats, float32
 LIMITS = ("--model.sampler.silence_seconds=2", "--model.sampler.answer_seconds=3", "--model.sampler.update_seconds=20")
 
 
@@ -72,15 +60,7 @@ def test_a_run_samples_what_the_trainer_scores(
         "--trainer.check_val_every_n_epoch=1",
     ))  # fmt: skip
     assert outcome.code == 0, outcome.err
-    [file] = (tmp_path / "run").rglob("metrics.csv")
-    with file.open() as lines:
-        rows = list(csv.DictReader(lines))
-    steps = [row for row in rows if row.get("mismatch/max_abs_nats")]
-    assert len(steps) == 2
-    for row in steps:
-        assert float(row["mismatch/max_abs_nats"]) < TOLERANCE
-        assert float(row["sync/probe_max_nats"]) < TOLERANCE
-    assert float(steps[1]["sync/moved_max_nats"]) > 100 * TOLERANCE, "or agreement shows nothing"
+    sampled_what_it_scored(tmp_path / "run", 2)
     for one in servers:
         assert f"sampler: vLLM 0.32.0 at {one.url}" in outcome.err
         assert one.stats()["served"] > 0 and one.stats()["running"] == 0
@@ -135,39 +115,17 @@ def test_what_is_no_server_of_ours_is_refused_before_anything_loads(
 # Several ranks -------------------------------------------------------------------------------------------------------
 
 
-def make_module(url: str) -> PolicyModule:
-    return PolicyModule(
-        backbone=Tiny(seed=0), sampler=VLLMServerSampler(servers=[url], update_seconds=20, answer_seconds=5),
-        verifier=OddSum(), advantage=GroupStandardised(), credit=Delta(), loss=ClippedSurrogate(), weighting=Constant(),
-        reduction=TokenMean(), correction=NoCorrection(), optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3),
-        sampling=SamplingParams(max_new_tokens=8),
-        prompts_per_step=8, completions_per_prompt=4, updates_per_step=2, micro_batches=1,
-    )  # fmt: skip
-
-
-def train_on_a_rank(url: str, dies: bool = False) -> tuple[dict[str, Tensor], float, float]:
-    """Parameters after two steps, the mismatch of the last, and how far the probe had moved."""
-    module = make_module(url)
+def train_on_a_rank(url: str, dies: bool = False) -> Any:
+    sampler = VLLMServerSampler(servers=[url], update_seconds=20, answer_seconds=5)
+    module = module_with(sampler, Tiny(seed=0), SamplingParams(max_new_tokens=8))
     if dies and os.environ["LOCAL_RANK"] == "1":
         module._inspect = lambda completion: os._exit(7)  # type: ignore[method-assign,assignment]
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    try:
-        trainer.fit(module, PromptData(source=Arithmetic(num_train=20, num_held_out=4)))
-    finally:
-        module.close()
-    values = trainer.callback_metrics
-    weights = {name: value.detach().clone() for name, value in module.policy.named_parameters()}
-    return weights, float(values["mismatch/max_abs_nats"]), float(values["sync/moved_max_nats"])
+    return train_on_two_ranks(module)
 
 
 def test_two_ranks_sample_from_one_server(serve: Nursery) -> None:
     server = double(serve)
-    (first, mismatch, moved), (second, *_) = run_ranks(2, train_on_a_rank, server.url)
-    assert mismatch < TOLERANCE and moved > 100 * TOLERANCE
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    ranks_agree(run_ranks(2, train_on_a_rank, server.url))
     stats = server.stats()
     assert stats["served"] >= 2 * 8 * 4 and stats["most"] <= 4, "each rank takes half of what the server decodes at a time"
     server.signal(signal.SIGKILL)
