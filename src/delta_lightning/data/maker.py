@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+from delta_lightning.data.on_demand import OnDemand
 from delta_lightning.data.prompts import Templates, make_prompts
 from delta_lightning.data.references import check_references
 from delta_lightning.errors import ConfigError, RunError
@@ -110,6 +111,8 @@ class DrawnPrompts(Sequence["Prompt | None"]):
 
     def __post_init__(self) -> None:
         refuse_comparing(self.maker.filters)
+        if isinstance(self.problems, OnDemand):
+            self.problems.tick = self.maker.tick  # type: ignore[assignment, method-assign]
         self._opened.extend(self.maker.opened("train", whole=False))
 
     def __len__(self) -> int:
@@ -146,6 +149,15 @@ class DrawnPrompts(Sequence["Prompt | None"]):
         if not check_references([problem], maker.verifier, skip=maker.skip_unusable):
             return "unusable reference"
         return make_prompts([problem], maker.tokenizer, maker.templates, maker.max_prompt_tokens)[0]
+
+    def place(self) -> dict[str, Any]:
+        """See `OnDemand`."""
+        return self.problems.place() if isinstance(self.problems, OnDemand) else {}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        """See `OnDemand`. Raises `ConfigError`."""
+        if isinstance(self.problems, OnDemand):
+            self.problems.go_to(place)
 
     def peek(self, place: int) -> Prompt | None:
         """The prompt at `place`, not counted in `left_out`; None where the row cannot be used, for whatever reason."""

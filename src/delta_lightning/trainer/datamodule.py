@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 from delta_lightning.data.fingerprint import SAMPLES, Fingerprint, data_changed
 from delta_lightning.data.joined import places_by_source, source_names
 from delta_lightning.data.maker import DrawnPrompts, PromptMaker
-from delta_lightning.data.on_demand import OnDemand
 from delta_lightning.data.order import Order, Passes, Weighted, Windows
 from delta_lightning.data.prompts import PromptTemplate, Templates
 from delta_lightning.errors import ConfigError, RunError, require
@@ -90,8 +89,6 @@ class PromptData(pl.LightningDataModule):
             report=self._notes.add,
         )  # fmt: skip
         problems = self.source.problems("train")
-        if isinstance(problems, OnDemand):
-            problems.tick = progress  # type: ignore[method-assign]
         if self.source.on_demand():
             self.templates.refuse_unknown(source_names(problems))
             train: Sequence[Prompt | None] = DrawnPrompts(problems=problems, maker=maker)
@@ -200,14 +197,8 @@ class PromptData(pl.LightningDataModule):
         error = data_changed(before, self.fingerprint(), self._name)
         if error is not None:
             raise error
-        rows = self._drawn_from()
-        if rows is not None:
-            rows.go_to(state.get("rows", {}))
-
-    def _drawn_from(self) -> OnDemand | None:
-        """The problems, where they are read as they are asked for."""
-        problems = self.train_prompts.problems if isinstance(self.train_prompts, DrawnPrompts) else None
-        return problems if isinstance(problems, OnDemand) else None
+        if isinstance(self.train_prompts, DrawnPrompts):
+            self.train_prompts.go_to(state.get("rows", {}))
 
     def _name(self, number: int) -> str:
         """Id of prompt `number` of the fingerprint."""
@@ -219,8 +210,7 @@ class PromptData(pl.LightningDataModule):
         """Checksum of and position in the data, with the buffer when a checkpoint falls inside one. Collective."""
         if self.loader is None:
             return {}
-        rows = self._drawn_from()
-        place = {} if rows is None else rows.place()
+        place = self.train_prompts.place() if isinstance(self.train_prompts, DrawnPrompts) else {}
         state = self.loader.state(Ranks.current()) | {"fingerprint": self.fingerprint().state()}
         return state | {"rows": place} if place else state
 
