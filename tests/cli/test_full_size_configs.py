@@ -109,6 +109,24 @@ def test_the_plan_finds_what_has_no_room(invoke: Invoke, monkeypatch: pytest.Mon
     assert "memory: wanted at most 80.0 GiB a device" in json.loads(done.out)["contradictions"][0]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_experiment_on_every_machine_has_room_but_one(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices of 80 GiB, answers as long as they may be, the sampler's engine awake or asleep as the overlay says."""
+    monkeypatch.chdir(ROOT)
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(EXPERIMENTS.glob("*.yaml")):
+        for machine in MACHINES:
+            done = invoke("plan", f"--config={path}", f"--config={machine}", "--device=h100", "--json", small=False)
+            contradictions = json.loads(done.out)["contradictions"]
+            assert done.code == (2 if contradictions else 0), done.err
+            if contradictions:
+                found[path.stem, machine.stem] = contradictions
+    assert list(found) == [("delta_qwen3_14b_deepmath", "eight_gpus_servers")], found
+    (only,) = found["delta_qwen3_14b_deepmath", "eight_gpus_servers"]
+    assert only.startswith("memory: wanted at most 80.0 GiB a device") and "more devices" in only
+
+
 # Columns ------------------------------------------------------------------------------------------------------------------
 
 
