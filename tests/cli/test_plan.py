@@ -58,6 +58,30 @@ def test_data_that_the_run_would_refuse(invoke: Invoke) -> None:
     assert "data.max_prompt_tokens: wanted prompts of at most 3 tokens, got 8 of 8 prompts that are longer" in done.out
 
 
+def test_mistakes_of_parts_optimiser_and_data_are_listed_together(invoke: Invoke, loads: list[str]) -> None:
+    done = invoke(
+        *PLAN, "--model.prompts_per_step=9", "--model.optimizer.lr=-1", "--model.tokens_per_micro_batch=0",
+        "--data.max_prompt_tokens=3", small=False,
+    )  # fmt: skip
+    assert done.code == 2, done.err
+    assert "Contradictions: 5" in done.out
+    for said in (
+        "model.prompts_per_step: wanted a multiple of", "Invalid learning rate: -1.0", "model.tokens_per_micro_batch",
+        "wanted at most 8, the number of training prompts, got 9", "data.max_prompt_tokens: wanted prompts of at most 3",
+    ):  # fmt: skip
+        assert said in done.out
+    assert "Sizes and memory are planned once these are mended" in done.out and not loads
+
+
+def test_a_part_that_cannot_be_built_does_not_hide_what_was_refused_before(invoke: Invoke, tmp_path: Path) -> None:
+    source = ("--data.source=Table", f"--data.source.path={tmp_path}", "--data.source.answer_pattern=(")
+    plan = [argument for argument in PLAN if "data.source" not in argument]
+    done = invoke(*plan, *source, "--trainer.precision=bf16-mixed", small=False)
+    assert done.code == 2, done.err
+    assert "Contradictions: 2" in done.out
+    assert "trainer.precision" in done.out and "Table.answer_pattern" in done.out
+
+
 def test_data_that_are_not_here_are_a_note_since_another_machine_may_have_them(invoke: Invoke, tmp_path: Path) -> None:
     plan = [argument for argument in PLAN if "data.source" not in argument]
     done = invoke(*plan, "--data.source=Table", f"--data.source.path={tmp_path / 'none.jsonl'}",

@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -104,13 +104,13 @@ class PlanCLI(DeltaCLI):
             self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if self._found:
-            self._say_found()
-            return
         settings, progress, begun = self.settings, Progress.for_rank(0), time.monotonic()
         notes: list[str] = []
-        self._check(notes)
+        with self._collecting():
+            self._check(notes)
         if self._found:
+            with self._collecting():
+                self._lengths([])  # the data are held against the rest all the same
             self._say_found()
             return
         peak, capacity = (None, None) if settings.device is None else known_device(settings.device)
@@ -138,35 +138,39 @@ class PlanCLI(DeltaCLI):
 
     @contextmanager
     def _collecting(self) -> Iterator[None]:
-        """All that is refused within; what fails because of it is not said."""
+        """All that is refused within; what fails because of it, or of what was refused before, is not said."""
         with collected_errors() as errors:
             try:
                 yield
             except CONSEQUENCES as error:
                 if isinstance(error, ConfigError):
                     errors.append(error)
-                elif not errors:
+                elif not errors and not self._found:
                     raise
         self._found += [text for text in dict.fromkeys(map(str, errors)) if text not in self._found]
 
     def _check(self, notes: list[str]) -> None:
         """Everything that `fit` checks before it loads; what this machine lacks is a note, since another may run it."""
         module, data = self.model, self.datamodule
-        with self._collecting():
-            preflight.check_optimizer(module)
-            module.verdicts.check_limit(module.verifier.limit_seconds())
-            notes += module.plan.cut.layout.check(module.backbone.attention_kernel(), module.plan.cut.budget)
-        for what, check in (
+        alone: tuple[Callable[[], None], ...] = (
+            lambda: preflight.check_optimizer(module),
+            lambda: module.verdicts.check_limit(module.verifier.limit_seconds()),
+            lambda: notes.extend(module.plan.cut.layout.check(module.backbone.attention_kernel(), module.plan.cut.budget)),
+        )
+        for check in alone:
+            with self._collecting():
+                check()
+        for what, look in (
             ("model", module.backbone.check), ("data", data.source.check), ("sampler", module.sampler.check),
             ("verifier", module.verifier.check),
         ):  # fmt: skip
             try:
-                check()
+                look()
             except ConfigError as error:
                 notes.append(f"on this machine the {what} could not be checked or is not there: {error}")
 
     def _say_found(self) -> None:
-        text = listed(self._found)
+        text = listed(self._found) + "\nSizes and memory are planned once these are mended."
         if self.settings.json:
             text = json.dumps({"contradictions": self._found}, indent=1)
         sys.stdout.write(text + "\n")
