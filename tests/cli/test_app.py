@@ -81,6 +81,14 @@ def test_a_last_step_that_was_evaluated_is_not_evaluated_again(invoke: Invoke, t
     assert len([row for row in rows_of(tmp_path / "run") if row["held_out/accuracy"]]) == 3
 
 
+def test_a_misspelt_metric_of_the_best_checkpoint_is_refused_before_training(
+    invoke: Invoke, tmp_path: Path, witness: list[dict[str, object]]
+) -> None:
+    done = invoke(*FAST, "--checkpoint.best=held_out/acc", "--trainer.check_val_every_n_epoch=1")
+    assert done.code == 2 and "checkpoint.best: wanted a metric that the run logs, got held_out/acc" in done.err
+    assert "held_out/accuracy" in done.err and witness == []
+
+
 def test_on_a_resume_the_shell_wins_over_the_checkpoint(
     invoke: Invoke, tmp_path: Path, witness: list[dict[str, object]]
 ) -> None:

@@ -149,6 +149,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         flags("--trainer.accumulate_grad_batches=3"),
         ["trainer.accumulate_grad_batches", "Set model.micro_batches instead"],
     ),
+    "best checkpoint by an evaluation that never comes": (
+        flags("--checkpoint.best=held_out/accuracy"),
+        ["checkpoint.best: wanted a held-out evaluation in training", "check_val_every_n_epoch=4, max_epochs=1", "Lower"],
+    ),
     # Files.
     "no config": (flags("--config=nowhere.yaml"), ["--config=nowhere.yaml", "nothing there"]),
     "broken yaml": (config("model:\n  credit: [\n"), ["bad.yaml", "line 3"]),

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -54,6 +54,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "inference_mode": False,  # tensors that evaluation caches must be usable in training
 }
+
+Kind = TypeVar("Kind")
 
 
 def say(line: str) -> None:
@@ -199,6 +201,7 @@ class DeltaCLI(LightningCLI):
         """Everything that can be refused is refused here, before a model loads."""
         assert self.folder is not None
         preflight.check_checkpoint(self.settings.ckpt_path, self.trainer.strategy)
+        preflight.check_best(self.settings.checkpoint.best, self.settings.trainer)
         preflight.check_optimizer(self.model)
         if rank() == 0:
             run_folder.check(self.folder, ckpt_path=self.settings.ckpt_path, anew=self.asked == checkpoint_path.LAST_IF_ANY)
@@ -234,6 +237,7 @@ class DeltaCLI(LightningCLI):
             with model.memory.explained("loading, sampling, assigning credit or updating"):
                 if options["ckpt_path"] is None:
                     self.trainer.validate(model, datamodule=datamodule, verbose=False)
+                    self._callback(RolloutCheckpoint).check_best(self.trainer)
                 self.trainer.fit(model, datamodule=datamodule, **options)
                 self._export_finished(model, options["ckpt_path"])
                 if not _evaluated_last(self.trainer):
@@ -254,14 +258,19 @@ class DeltaCLI(LightningCLI):
 
     def _export_finished(self, model: PolicyModule, path: str | None) -> None:
         """Of a run that was killed after its last checkpoint nothing is left to train, and no end of training exports it."""
-        callback = next((one for one in self.trainer.callbacks if isinstance(one, HFExport)), None)  # type: ignore[attr-defined]
-        if path is None or callback is None or callback.written or not self.trainer.is_global_zero:
+        callback = self._callback(HFExport)
+        if path is None or callback.written or not self.trainer.is_global_zero:
             return
         assert self.folder is not None
         export.write(
             Path(path), self.folder / callback.folder, backbone=model.backbone, adapter=model.adapter,
             context=model.load_context(), alone=callback.weights == "adapter",
         )  # fmt: skip
+
+    def _callback(self, kind: type[Kind]) -> Kind:
+        """One of those that every run has (`add_arguments_to_parser`)."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next(one for one in callbacks if isinstance(one, kind))
 
     def _checkpoint_of_all(self, model: PolicyModule, path: str | None) -> str | None:
         """What rank 0 found, where a word and no path was given; ranks launched beside it have not looked."""

@@ -95,6 +95,7 @@ class PlanCLI(DeltaCLI):
         require(0 < settings.mfu <= 1, "--mfu", wanted="a share in (0, 1]", got=settings.mfu, remedy="0.4 is usual.")
         with self._collecting():
             preflight.check_trainer(settings.trainer)
+            preflight.check_best(settings.checkpoint.best, settings.trainer)
         settings.trainer["logger"], settings.trainer["callbacks"] = False, None
 
     def instantiate_classes(self) -> None:

@@ -56,6 +56,21 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             wanted="1, since the strategy is single_device", got=devices, remedy="Leave the strategy out.")  # fmt: skip
 
 
+def check_best(best: str | None, trainer: Mapping[str, Any]) -> None:
+    """Refuses a held-out metric to choose the best checkpoint by where no evaluation falls into training. Raises `ConfigError`.
+
+    Args:
+        best: the setting checkpoint.best. trainer: settings of Lightning's trainer.
+    """
+    every, steps = trainer["check_val_every_n_epoch"], trainer["max_epochs"]
+    batches = trainer["limit_val_batches"]
+    never = batches == 0 or (None not in (every, steps) and 0 <= steps < every)
+    require(best is None or not best.startswith("held_out/") or not never, "checkpoint.best",
+            wanted="a held-out evaluation in training, to choose by its metric",
+            got=f"{best} with check_val_every_n_epoch={every}, max_epochs={steps}, limit_val_batches={batches}",
+            remedy="Lower --trainer.check_val_every_n_epoch, or leave checkpoint.best out.")  # fmt: skip
+
+
 READ_SHARDS = "Use --trainer.strategy=fsdp2, which one device can do too, or begin from the run's export."
 
 

@@ -120,13 +120,21 @@ class RolloutCheckpoint(Checkpoint):
             return None
         if all(name.startswith("held_out/") for name in trainer.callback_metrics) and not self.best.startswith("held_out/"):
             return None  # resumed in the evaluation that ends the step: its updates were another process's
-        if self.best not in trainer.callback_metrics:
-            raise ConfigError(
-                "checkpoint.best", wanted="a metric that the run logs", got=self.best,
-                remedy=f"It logs {', '.join(sorted(trainer.callback_metrics))}.",
-            )  # fmt: skip
+        self._refuse_unlogged(trainer)
         value = float(trainer.callback_metrics[self.best])
         return None if math.isnan(value) else value  # which no later value would beat
+
+    def check_best(self, trainer: pl.Trainer) -> None:
+        """Refuses a held-out metric that the evaluation before training did not log. Raises `ConfigError`."""
+        if self.best is not None and self.best.startswith("held_out/") and trainer.callback_metrics:
+            self._refuse_unlogged(trainer)
+
+    def _refuse_unlogged(self, trainer: pl.Trainer) -> None:
+        if self.best not in trainer.callback_metrics:
+            raise ConfigError(
+                "checkpoint.best", wanted="a metric that the run logs", got=str(self.best),
+                remedy=f"It logs {', '.join(sorted(trainer.callback_metrics))}.",
+            )  # fmt: skip
 
     def _beats(self, value: float, other: float) -> bool:
         return value > other if self.best_is == "max" else value < other
