@@ -76,8 +76,14 @@ def test_exit_codes() -> None:
 
 
 def test_rank_is_read_from_what_launchers_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
+    assert rank() == 0
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert rank() > 0
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as Lightning sets it there
+    assert rank() > 0
+    monkeypatch.setenv("NODE_RANK", "0")
     assert rank() == 0
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert rank() == 1

@@ -32,8 +32,12 @@ def debugging() -> bool:
 
 
 def rank() -> int:
-    """This process among those launched together, before Lightning has started."""
-    return next((int(os.environ[name]) for name in RANKS if os.environ.get(name)), 0)
+    """This process among those launched together, before Lightning has started.
+
+    Where Lightning starts those of each of several nodes, it is at least 1 on the further nodes, and no more is known.
+    """
+    within = max(int(os.environ.get(name) or 0) for name in ("LOCAL_RANK", "NODE_RANK"))
+    return next((int(os.environ[name]) for name in RANKS[:2] if os.environ.get(name)), within)
 
 
 def show(message: str) -> None:
