@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -41,11 +42,13 @@ def invoke(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.setenv(name, "")  # so that what the run puts there is taken away again
         monkeypatch.delenv(name)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    listens = signal.getsignal(signal.SIGTERM)
 
     def run(*args: str, small: bool = True, command: str = "fit") -> Outcome:
         capfd.readouterr()
         before = [command, *SMALL, f"--run_dir={tmp_path / 'run'}"] if small else []
         code = main([*before, *args])
+        signal.signal(signal.SIGTERM, listens)  # which a process that ends with its run no longer hears
         printed = capfd.readouterr()
         return Outcome(code, printed.out, printed.err)
 

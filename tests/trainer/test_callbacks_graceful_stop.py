@@ -179,3 +179,35 @@ def test_the_best_by_a_metric_of_the_updates_is_compared_in_the_steps_that_measu
     resumed = [GracefulStop(), RolloutCheckpoint(best="reward/mean")]
     toy_trainer(tmp_path, resumed).fit(ToyModule(), datamodule=ToyData(), ckpt_path=tmp_path / "checkpoints" / "step-2.ckpt")
     assert resumed[1].best_of == ["step-4.ckpt"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ends_process", [True, False])
+def test_a_signal_after_the_run_changes_nothing_in_a_process_that_ends_with_it(ends_process: bool, tmp_path: Path) -> None:
+    stop, heard = GracefulStop(), list[int]()
+    signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
+    stop.ends_process = ends_process
+    trainer = toy_trainer(tmp_path, [stop, RolloutCheckpoint()], steps=1)
+    trainer.validate(ToyModule(), datamodule=ToyData(), verbose=False)
+    signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM], "before training it ends the process as ever"
+    trainer.fit(ToyModule(), datamodule=ToyData())
+    signal.raise_signal(signal.SIGTERM)
+    assert len(heard) == (1 if ends_process else 2)
+
+
+def test_a_signal_in_the_closing_evaluation_is_heard_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that are repeated while the process ends change nothing."""
+
+    class Again(pl.Callback):
+        def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    stop = GracefulStop()
+    stop.ends_process = True
+    trainer = toy_trainer(tmp_path, [Again(), stop, Again(), RolloutCheckpoint()], steps=1)
+    trainer.fit(ToyModule(), datamodule=ToyData())
+    with pytest.raises(SystemExit) as stopped:
+        trainer.validate(ToyModule(stop_at(("validate", 1, 0), signal.SIGTERM)), datamodule=ToyData(), verbose=False)
+    signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.code == 0
+    assert capsys.readouterr().err.count("SIGTERM: stopped. Training had ended and is saved") == 1

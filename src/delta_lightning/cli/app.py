@@ -232,6 +232,7 @@ class DeltaCLI(LightningCLI):
 
     def fit(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Train, with the held-out accuracy before (unless resuming) and after."""
+        self._callback(GracefulStop).ends_process = True
         try:
             options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
             with model.memory.explained("loading, sampling, assigning credit or updating"):

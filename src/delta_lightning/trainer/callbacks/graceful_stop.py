@@ -56,6 +56,8 @@ class GracefulStop(pl.Callback):
         require(grace_seconds is None or grace_seconds > 0, "stop.grace_seconds", wanted="more than 0", got=grace_seconds,
                 remedy="Leave it out to wait as long as it takes.")  # fmt: skip
         self.grace_seconds = grace_seconds
+        self.ends_process = False  # set by the command line: when the run is over, so is the process
+        self._over = False  # nothing is left to save
         self._grace: threading.Timer | None = None
         self._looked, self._flagged = 0.0, False
         self._requested: int | None = None
@@ -69,6 +71,7 @@ class GracefulStop(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Listen from before the model loads."""
         self._requested, self._override, self._training, self._updating = None, None, False, False
+        self._over = self._over and stage != "fit"
         self._trainer = trainer
         self._listen()
 
@@ -92,6 +95,7 @@ class GracefulStop(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop listening."""
+        self._over = self._over or stage == "fit"
         self._forget(pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -112,13 +116,23 @@ class GracefulStop(pl.Callback):
         self._end_grace()
         if self._listening:
             self._listening = self._training = False
-            for signum, original in self._originals.items():
-                signal.signal(signum, original or signal.SIG_DFL)
+            for signum in self._originals:
+                signal.signal(signum, self._afterwards(signum))
+
+    def _afterwards(self, signum: int) -> Any:
+        """Who listens when the callback does not.
+
+        Where the process ends with the run, schedulers' signals change nothing any more: they are sent to every rank, some of
+        which have ended a little before the others, and Lightning kills the others when a signal ends one.
+        """
+        if self.ends_process and self._over and signum != signal.SIGINT:
+            return signal.SIG_IGN
+        return self._originals[signum] or signal.SIG_DFL
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         """Runs in the main thread between two instructions: it notes the wish, or ends the run if there is nothing to lose."""
         if not self._listening:  # Lightning puts back the handlers that it found when the run began, after a failure too
-            signal.signal(signum, self._originals[signum] or signal.SIG_DFL)
+            signal.signal(signum, self._afterwards(signum))
             signal.raise_signal(signum)
             return
         # A second Ctrl-C ends the process at once, even inside a long call. Schedulers and launchers repeat their signals
@@ -126,8 +140,11 @@ class GracefulStop(pl.Callback):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         first, name = self._requested is None, NAMES[signal.Signals(signum)]
         if not self._training:
-            if first:
-                _say(f"\n{name}: stopped. No training was under way, so nothing was lost.")
+            if not first:
+                return
+            saved = "Training had ended and is saved, the evaluation after it is given up."
+            _say(f"\n{name}: stopped. {saved if self._over else 'No training was under way, so nothing was lost.'}")
+            self._requested, self._over = signum, True
             self._requeue(self._trainer, signum)
             raise Stopped(signum)
         self._requested = signum if self._requested in (None, signal.SIGTERM) else self._requested
@@ -242,6 +259,7 @@ class GracefulStop(pl.Callback):
         if trainer.is_global_zero:
             _say(f"Stopped; checkpoint: {path}\nTo go on: {resume_command(Path(trainer.default_root_dir), path)}")
         self._requeue(trainer, signum)
+        self._over = True
         raise Stopped(signum)
 
     @staticmethod
