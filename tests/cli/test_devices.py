@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from lightning.pytorch import Trainer
 
-from delta_lightning.cli.devices import settle_strategy
+from delta_lightning.cli.devices import check_devices, check_nodes, settle_strategy
 from delta_lightning.errors import ConfigError
 from support.cli import SMALL, shell
 
@@ -42,10 +45,43 @@ def test_an_accelerator_of_a_class_is_left_to_lightning() -> None:
     assert settled(accelerator={"class_path": "lightning.pytorch.accelerators.CPUAccelerator"}, devices=2) == ("auto", None)
 
 
-@pytest.mark.parametrize("devices", [0, "no number"])
-def test_devices_that_there_are_not_are_refused(devices: Any) -> None:
-    with pytest.raises(ConfigError, match="trainer: wanted settings that Lightning accepts"):
-        settled(devices=devices)
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"devices": 0}, "trainer.devices: wanted auto, or a number of at least 1, got 0. Leave it out for auto"),
+    ({"devices": "abc"}, "trainer.devices: wanted auto, or a number of at least 1, got 'abc'"),
+    ({"devices": -1}, "trainer.devices: wanted auto, or a number of at least 1, got -1"),
+    ({"devices": [0, 2]}, "trainer.devices: wanted auto, or a number of at least 1, got [0, 2]"),
+    ({"accelerator": "gpu"}, "trainer.accelerator: wanted one that torch finds on this machine, got 'gpu'. Leave it out"),
+    ({"accelerator": "gup"}, "trainer.accelerator: wanted one of auto, cpu, gpu, cuda, mps, got 'gup'. Did you mean gpu?"),
+])  # fmt: skip
+def test_devices_that_there_are_not_are_refused(
+    changes: dict[str, Any], said: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        settled(**changes, strategy=strategy)
+
+
+@pytest.mark.parametrize("devices", [-1, "-1", [0, 2], "0,2", "[0]", 4, "auto"])
+def test_gpus_may_be_listed(devices: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_devices("gpu", devices)
+    for wrong in (0, "no number", -2, [], "1.5"):
+        with pytest.raises(ConfigError, match=r"trainer.devices: .* a list such as \[0, 2\] for some"):
+            check_devices("gpu", wrong)
+
+
+def test_several_nodes_need_a_launcher_or_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    trainer = Trainer(accelerator="cpu", num_nodes=2, strategy="fsdp2", logger=False)
+    with pytest.raises(ConfigError, match=r"trainer.num_nodes: wanted 1 without a launcher .* got 2\. Start .* torchrun"):
+        check_nodes(trainer)
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    check_nodes(trainer)
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR")
+    check_nodes(Trainer(accelerator="cpu", num_nodes=2, strategy="fsdp2", logger=False))
 
 
 @pytest.mark.timeout(200)

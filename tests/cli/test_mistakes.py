@@ -145,6 +145,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         flags("--trainer.strategy=single_device", "--trainer.devices=2"),
         ["trainer.devices: wanted 1", "got '2'", "Leave the strategy out"],
     ),
+    "nodes": (flags("--trainer.num_nodes=2"), ["trainer.num_nodes: wanted 1 without a launcher", "torchrun or srun"]),
+    "devices": (flags("--trainer.devices=abc"), ["trainer.devices: wanted auto, or a number of at least 1, got 'abc'"]),
     "linked": (
         flags("--trainer.accumulate_grad_batches=3"),
         ["trainer.accumulate_grad_batches", "Set model.micro_batches instead"],

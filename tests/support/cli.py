@@ -38,7 +38,7 @@ Invoke = Callable[..., Outcome]
 def invoke(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
     """`invoke("--model.credit=Uniform")` runs `fit` on a tiny model in `tmp_path / "run"` with these arguments added."""
     monkeypatch.setattr(sys, "argv", ["delta-lightning"])
-    for name in ("LOCAL_RANK", "RANK", "NODE_RANK", "DELTA_RUN_DIR", "DELTA_DEBUG", "SLURM_NTASKS"):
+    for name in ("LOCAL_RANK", "RANK", "MASTER_ADDR", "NODE_RANK", "DELTA_RUN_DIR", "DELTA_DEBUG", "SLURM_NTASKS"):
         monkeypatch.setenv(name, "")  # so that what the run puts there is taken away again
         monkeypatch.delenv(name)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from delta_lightning.cli import checkpoint_path, export, preflight, resume, run_folder, swap
 from delta_lightning.cli.command import prepare, run_command
 from delta_lightning.cli.config_files import ShortErrors
-from delta_lightning.cli.devices import accepted, settle_strategy
+from delta_lightning.cli.devices import accepted, check_nodes, settle_strategy
 from delta_lightning.cli.failures import debugging, hush_writers, rank
 from delta_lightning.cli.quiet import quiet
 from delta_lightning.interfaces import CreditAssigner
@@ -193,7 +193,9 @@ class DeltaCLI(LightningCLI):
         elif settings["logger"] in (None, True):
             overrides["logger"] = run_folder.loggers(self.folder)
         with accepted():
-            return super().instantiate_trainer(**overrides)
+            trainer = super().instantiate_trainer(**overrides)
+        check_nodes(trainer)
+        return trainer
 
     # Running ---------------------------------------------------------------------------------------------------------
 

@@ -33,12 +33,12 @@ class Checkpoint:
     """What is read from a checkpoint before a run: the optimiser step, the config as it was saved, if it was, and the data.
 
     `data` is the state of the data module: position in the data, and their checksum. `adapter` is what an adapter that it holds
-    belongs to (`trainer/base_state.py`), `model` the config of the model, if the checkpoint has it. `epoch` is Lightning's
-    number of the rollout step that was under way or had just ended, from 0.
+    belongs to (`trainer/base_state.py`), `model` the config of the model, if the checkpoint has it. `finished` is the number
+    of rollout steps that had ended.
     """
 
     step: int
-    epoch: int = 0
+    finished: int = 0
     config: Mapping[str, Any] | None
     data: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] | None = None
@@ -49,11 +49,13 @@ def read_checkpoint(path: str) -> Checkpoint:
     """The head of a checkpoint, a file or a folder of a sharded one. Raises `ConfigError` if it is none."""
     try:
         stored = checkpoint_head(Path(path))
-        step, epoch, text = int(stored["global_step"]), int(stored.get("epoch", 0)), stored.get(CONFIG_KEY)
+        step, text = int(stored["global_step"]), stored.get(CONFIG_KEY)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got="nothing there", remedy=_others(Path(path))
         ) from error
+    except ConfigError:
+        raise
     except Exception as error:  # unreadable files raise a dozen kinds of error; all mean this
         raise ConfigError(
             f"--ckpt_path={path}", wanted="a checkpoint of this trainer", got=f"a file that is none ({type(error).__name__})",
@@ -61,7 +63,11 @@ def read_checkpoint(path: str) -> Checkpoint:
         ) from error  # fmt: skip
     model = json.loads(stored[CONFIGS]["config"]) if CONFIGS in stored else None
     config, data = yaml.safe_load(text) if text else None, stored.get(PromptData.__qualname__, {})
-    return Checkpoint(step=step, epoch=epoch, config=config, data=data, adapter=stored.get(base_state.KEY), model=model)
+    loop = stored.get("loops", {}).get("fit_loop", {})
+    finished = int(loop["epoch_progress"]["current"]["processed"]) if loop else 0
+    return Checkpoint(
+        step=step, finished=finished, config=config, data=data, adapter=stored.get(base_state.KEY), model=model
+    )  # fmt: skip
 
 
 def refuse_other_course(checkpoint: Checkpoint, settings: Any) -> None:
@@ -71,8 +77,8 @@ def refuse_other_course(checkpoint: Checkpoint, settings: Any) -> None:
         settings: the parsed config of this run.
     """
     end = settings.trainer.max_epochs
-    require(end is None or end < 0 or end >= checkpoint.epoch, "trainer.max_epochs",
-            wanted=f"at least {checkpoint.epoch}, the rollout steps that the checkpoint has behind it", got=end,
+    require(end is None or end < 0 or end >= checkpoint.finished, "trainer.max_epochs",
+            wanted=f"at least {checkpoint.finished}, the rollout steps that the checkpoint has behind it", got=end,
             remedy="Raise it, or take an earlier checkpoint; delta-lightning export gives the model of this one.")  # fmt: skip
     before = ((checkpoint.config or {}).get("model", {}).get("optimizer") or {}).get("class_path")
     now = settings.model.optimizer.class_path
