@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,37 @@ def test_a_damaged_checkpoint_is_refused(file: Path, tmp_path: Path, capsys: pyt
     assert exported(file, tmp_path / "out") == 2
     assert "step-1.ckpt: wanted a checkpoint of this trainer, got a file that is none" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+STATE = """
+import torch
+from torch.testing._internal.two_tensor import TwoTensor
+
+class Moments(TwoTensor):
+    pass
+
+torch.serialization.add_safe_globals([Moments])
+"""
+SAVE = """
+import sys, torch, eight_bits
+values = eight_bits.Moments(torch.zeros(2), torch.zeros(2))
+torch.save({"global_step": 1, "state_dict": {}, "optimizer_states": [values]}, sys.argv[1])
+"""
+
+
+def test_the_package_of_the_optimisers_state_is_imported_or_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "step-1.ckpt"
+    (tmp_path / "eight_bits.py").write_text(STATE)
+    subprocess.run([sys.executable, "-c", SAVE, file], env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
+    assert exported(file, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "wanted the package of its optimiser's state, eight_bits.Moments" in said and "pip install eight_bits." in said
+    monkeypatch.syspath_prepend(tmp_path)
+    with torch.serialization.safe_globals([]):  # what the package adds is taken back
+        assert exported(file, tmp_path / "out") == 2
+    assert "--config: wanted the run's config" in capsys.readouterr().err, "read, as far as the next thing that it lacks"
 
 
 def test_one_without_a_config_asks_for_it(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

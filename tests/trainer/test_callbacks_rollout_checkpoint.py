@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.trainer.callbacks import RolloutCheckpoint
@@ -53,6 +54,30 @@ def test_a_resume_goes_on_bitwise_and_clears_up_after_the_run_that_it_continues(
     trainer.fit(resumed, datamodule=ToyData(), ckpt_path=folder / "checkpoints" / "step-2.ckpt")
     assert torch.equal(resumed.weights, whole_run.weights)
     assert names(folder) == ["step-3.ckpt", "step-4.ckpt", "step-99.ckpt"]
+
+
+class Wrapping(torch.optim.SGD):
+    """Its momentum is a tensor that wraps others, as moments in 8 bits are."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for parameter, state in self.state.items():
+            value = torch.zeros_like(parameter)
+            state["wrapped"] = TwoTensor(value, value.clone())
+        return loss
+
+
+class WrappingModule(ToyModule):
+    def configure_optimizers(self) -> Any:
+        return Wrapping(self.parameters(), lr=0.1, momentum=0.9)
+
+
+def test_an_optimiser_state_that_wraps_tensors_is_resumed(tmp_path: Path) -> None:
+    with torch.serialization.safe_globals([TwoTensor]):
+        toy_trainer(tmp_path, [RolloutCheckpoint()], steps=1).fit(WrappingModule(), datamodule=ToyData())
+        trainer = toy_trainer(tmp_path, [RolloutCheckpoint()], steps=2)
+        trainer.fit(WrappingModule(), datamodule=ToyData(), ckpt_path=tmp_path / "checkpoints" / "step-1.ckpt")
+    assert names(tmp_path) == ["step-2.ckpt"]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_where_and_how_much_is_free(

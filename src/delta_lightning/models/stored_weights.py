@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from delta_lightning.errors import ConfigError
 
 PREFIX = "policy."  # of the policy's tensors among those of the module
 CONFIGS = "delta_lightning_model"  # entry of a checkpoint: the model's configs as JSON
@@ -40,9 +44,35 @@ def names_of(config: Any) -> list[str]:
 
 
 def checkpoint_head(checkpoint: Path) -> dict[str, Any]:
-    """All of a file, mapped; of a folder what is not cut into parts."""
+    """All of a file, mapped; of a folder what is not cut into parts.
+
+    Raises:
+        ConfigError: the optimiser's state is of a package that is not installed.
+        UnpicklingError, RuntimeError and others: it is no checkpoint.
+    """
     file = checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint
+    try:
+        return _mapped(file)
+    except UnpicklingError:
+        _import_packages(file)
+        return _mapped(file)
+
+
+def _mapped(file: Path) -> dict[str, Any]:
     return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+
+
+def _import_packages(file: Path) -> None:
+    """Imports packages of classes in the state, such as 8-bit moments: they tell torch themselves which may be read."""
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(file):
+        module, _, _ = name.rpartition(".")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                str(file), wanted=f"the package of its optimiser's state, {name}", got=f"no {error.name}",
+                remedy=f"Install it: pip install {module.partition('.')[0]}.",
+            ) from error  # fmt: skip
 
 
 def stored_names(checkpoint: Path) -> list[str]:

@@ -80,6 +80,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             file.flush()
             os.fsync(file.fileno())
 
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Read `path` into main memory."""
+        # Lightning's default is a function, with which torch does not read tensors that wrap others (moments in 8 bits).
+        return super().load_checkpoint(path, map_location, weights_only)
+
 
 def _put(partial: Path, target: Path) -> None:
     """Rename. A folder cannot be replaced in one call: the old one steps aside for a moment, and is removed last."""

@@ -55,6 +55,11 @@ class RolloutCheckpoint(Checkpoint):
         """Name of the newest checkpoint of this run."""
         return self.saved[-1] if self.saved else None
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Before anything is read or written."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # another way of writing may be configured
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that was killed between two files goes on."""
         self._evaluated = False
@@ -88,8 +93,6 @@ class RolloutCheckpoint(Checkpoint):
         Raises:
             RunError: it could not be written; the checkpoint before it is still there.
         """
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # another way of writing may be configured
-            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         folder, name = Path(trainer.default_root_dir) / self.folder, position_name(trainer)
         before = [other for other in self.saved if other != name]
         self.saved = [*before, name]  # before saving: this list is part of the checkpoint
