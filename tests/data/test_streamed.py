@@ -90,6 +90,19 @@ def test_a_stream_that_ends_early_says_so(folder: Path) -> None:
     assert len(streamed(folder, table={"limit": 300}).problems("train")) == 300
 
 
+def test_a_window_that_broke_off_is_read_from_its_beginning(folder: Path) -> None:
+    rows = streamed(folder).problems("train")
+    assert isinstance(rows, StreamRows)
+
+    def lost(phase: str, done: int, total: int) -> None:
+        raise OSError("connection lost")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RunError, match="after row 256.*connection lost"):
+        patch.setattr(rows, "tick", lost)
+        rows.at(WINDOW)
+    assert rows.at(WINDOW).question == f"{WINDOW}+{WINDOW}="
+
+
 def test_refusals(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"Streamed\.rows: wanted the number of rows"):
         streamed(folder, rows=None).problems("train")

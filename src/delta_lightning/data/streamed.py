@@ -160,6 +160,7 @@ class StreamRows(OnDemand):
         try:
             if number != self._next:
                 self._begin(first, self._stands.get(number))
+            self._next = -1  # until it has been read to its end
             rows = list(self._rows(wanted, "reading the stream"))
             if first + wanted < self._size:
                 self._stands[number + 1] = self._stream.state_dict()
