@@ -97,9 +97,10 @@ def test_a_window_that_broke_off_is_read_from_its_beginning(folder: Path) -> Non
     def lost(phase: str, done: int, total: int) -> None:
         raise OSError("connection lost")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RunError, match="after row 256.*connection lost"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "tick", lost)
-        rows.at(WINDOW)
+        with pytest.raises(RunError, match=r"after row 256.*connection lost"):
+            rows.at(WINDOW)
     assert rows.at(WINDOW).question == f"{WINDOW}+{WINDOW}="
 
 
