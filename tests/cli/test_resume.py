@@ -83,10 +83,11 @@ def test_an_earlier_end_and_another_optimiser_are_refused_before_a_model_loads(
     invoke: Invoke, loads: list[str], tmp_path: Path
 ) -> None:
     config = "model: {optimizer: {class_path: torch.optim.AdamW}}\n"
-    torch.save({"global_step": 8, "epoch": 3, CONFIG_KEY: config}, tmp_path / "step-4.ckpt")
+    loops = {"fit_loop": {"epoch_progress": {"current": {"completed": 3, "processed": 4}}}}  # as when a step has just ended
+    torch.save({"global_step": 8, "epoch": 3, "loops": loops, CONFIG_KEY: config}, tmp_path / "step-4.ckpt")
     checkpoint = f"--ckpt_path={tmp_path / 'step-4.ckpt'}"
     for options, message in (
-        (("--trainer.max_epochs=2",), "trainer.max_epochs: wanted at least 3, the rollout steps that the checkpoint has"),
+        (("--trainer.max_epochs=3",), "trainer.max_epochs: wanted at least 4, the rollout steps that the checkpoint has"),
         (
             ("--trainer.max_epochs=4", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1"),
             "model.optimizer: wanted the checkpoint's, torch.optim.AdamW, whose state it holds, got 'torch.optim.SGD'.",
