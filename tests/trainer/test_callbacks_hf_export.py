@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, RunError
 from delta_lightning.models.probe import sequence_logprobs
 from delta_lightning.models.tokenizer import byte_tokenizer
 from delta_lightning.models.weights import weights_of
-from delta_lightning.trainer.callbacks import HFExport
+from delta_lightning.trainer.callbacks import HFExport, RolloutCheckpoint, hf_export
 from support.lora import adapted
 from support.models import tiny_model
+from support.toy_run import UPDATES, ToyData, ToyModule, toy_trainer
 
 
 def export(folder: Path, model: Any, *, rank: int = 0, name: str = "export", **options: Any) -> None:
@@ -51,6 +53,24 @@ def test_a_second_export_replaces_the_first_and_other_ranks_write_nothing(tmp_pa
     export(tmp_path / "other", tiny_model(vocabulary=258), rank=1)
     assert not (tmp_path / "other").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_an_export_that_fails_costs_no_training_and_says_what_makes_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last checkpoint is written before it."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ToyModule, "policy", None, raising=False)
+    monkeypatch.setattr(hf_export, "exported_weights", lambda policy, alone: iter(()))
+    monkeypatch.setattr(hf_export, "write_policy", full)
+    checkpoint = tmp_path / "checkpoints" / "step-2.ckpt"
+    parts = [RolloutCheckpoint(every=9), HFExport()]
+    with pytest.raises(RunError, match=rf"No space left.* delta-lightning export --ckpt_path={checkpoint} --out=FOLDER"):
+        toy_trainer(tmp_path, parts, steps=2).fit(ToyModule(), datamodule=ToyData())
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 2 * UPDATES
 
 
 def test_refuses_an_empty_name() -> None:

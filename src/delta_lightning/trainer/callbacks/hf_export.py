@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
 
 from delta_lightning.errors import RunError, require
 from delta_lightning.models.export import exported_weights, readable, write_policy
 from delta_lightning.trainer.callbacks.atomic import whole
+from delta_lightning.trainer.callbacks.rollout_checkpoint import RolloutCheckpoint
 
 
-class HFExport(pl.Callback):
+class HFExport(Checkpoint):  # Lightning calls those last: by then the run's last checkpoint is there, given before it
     """When training ends, writes the policy (safetensors) and its tokenizer to a folder of the run folder.
 
     `AutoModelForCausalLM.from_pretrained(folder)` and `AutoTokenizer.from_pretrained(folder)` load it. It is written beside its
@@ -48,9 +50,20 @@ class HFExport(pl.Callback):
                     module.tokenizer.save_pretrained(partial)
                     readable(partial)
             done = True
+        except RunError as error:
+            raise RunError(f"{error}{_instead(trainer)}") from error
         finally:  # also when the disk is full: the other ranks take part in every parameter that is left
             for _ in weights:
                 pass
             everywhere = self.written = trainer.strategy.reduce_boolean_decision(done)
         if not everywhere:
             raise RunError("the export could not be written; rank 0 says why")
+
+
+def _instead(trainer: pl.Trainer) -> str:
+    """How to have the export all the same, from the last checkpoint."""
+    callback = next((one for one in trainer.checkpoint_callbacks if isinstance(one, RolloutCheckpoint)), None)
+    if callback is None or callback.latest is None:
+        return ""
+    checkpoint = Path(trainer.default_root_dir) / callback.folder / callback.latest
+    return f" Training is saved; to export it: delta-lightning export --ckpt_path={checkpoint} --out=FOLDER"
