@@ -59,6 +59,16 @@ def test_nothing_is_overwritten(file: Path, tmp_path: Path, capsys: pytest.Captu
     assert "--out: wanted a folder that is not there yet" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").write_text("")
+    for out, reason in ((tmp_path / "notes" / "model", "Not a directory"), (Path("/proc/none/model"), "/proc: ")):
+        assert exported(file, out) == 2
+        said = capsys.readouterr().err
+        assert "--out: wanted a folder that can be written to" in said and reason in said and "free" not in said.lower()
+
+
 def test_a_damaged_checkpoint_is_refused(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_bytes(file.read_bytes()[:-30])
     assert exported(file, tmp_path / "out") == 2

@@ -165,7 +165,7 @@ def test_a_partial_file_of_a_killed_run_is_cleared(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"file.*(Not a directory|exists)"):
+    with pytest.raises(RunError, match=r"file: (Not a directory|File exists)\. .* Make the folder writable, or choose another"):
         AtomicCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "file" / "c.ckpt")
 
 

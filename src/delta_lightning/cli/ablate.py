@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from delta_lightning.ablation.tables import page, terminal
 from delta_lightning.cli import checkpoint_path, preflight, resume, run_folder
 from delta_lightning.cli.app import DeltaCLI, say
 from delta_lightning.credit import Delta, EntropyTopK, Random, SequenceMean, Shuffle, Uniform
-from delta_lightning.errors import ConfigError, RunError, require
+from delta_lightning.errors import RunError, require
 from delta_lightning.interfaces import CreditAssigner
 from delta_lightning.report.provenance import provenance
 from delta_lightning.strategies import FSDP2Strategy
@@ -201,13 +200,7 @@ def check_output(folder: Path | None) -> None:
     free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     require(free, "--output", wanted="a new or empty folder", got=str(folder),
             remedy="Nothing is overwritten: choose another, or leave it out for ablations/{now}.")  # fmt: skip
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise ConfigError("--output", wanted="a folder that can be written to", got=f"{folder} ({error.strerror})",
-                          remedy="Choose another --output, or make that folder writable.") from error  # fmt: skip
+    run_folder.check_writable(folder, "--output")
 
 
 def write(folder: Path, texts: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from delta_lightning.cli import checkpoint_path
+from delta_lightning.cli import checkpoint_path, run_folder
 from delta_lightning.cli.command import prepare, run_command, say, say_dropped
 from delta_lightning.cli.config_files import ShortErrors
 from delta_lightning.cli.config_parts import own_parts
@@ -58,6 +58,7 @@ def _parse_and_export(args: Sequence[str]) -> int:
     checkpoint, out = Path(settings.ckpt_path), Path(settings.out)
     require(not out.exists(), "--out", wanted="a folder that is not there yet", got=str(out),
             remedy="Nothing is overwritten: name another, or remove it.")  # fmt: skip
+    run_folder.check_writable(out, "--out")
     read_checkpoint(str(checkpoint))
     checkpoint_path.refuse_damage(checkpoint, 0, say)
     if settings.backbone is None:

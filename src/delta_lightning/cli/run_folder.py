@@ -67,14 +67,23 @@ def check(folder: Path, *, ckpt_path: str | None, anew: bool = False) -> None:
         got=f"{folder}, which holds one ({CONFIG})",
         remedy="Choose another --run_dir, or resume that run with --ckpt_path=last.",
     )  # fmt: skip
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    check_writable(folder, "run_dir")
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Refuses a folder that cannot be written to or made; creates nothing. Raises `ConfigError`.
+
+    Args:
+        setting: that names it, as the user writes it.
+    """
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise ConfigError(
-            "run_dir", wanted="a folder that can be written to", got=f"{folder} ({error.strerror})",
-            remedy="Choose another --run_dir, or make that folder writable.",
+            setting, wanted="a folder that can be written to", got=f"{folder} ({there}: {error.strerror})",
+            remedy=f"Choose another {setting}, or make {there} writable.",
         ) from error  # fmt: skip
 
 

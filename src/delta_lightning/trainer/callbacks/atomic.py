@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from delta_lightning.errors import RunError
 from delta_lightning.trainer.callbacks.manifest import SummingFile
 
 PARTIAL, REPLACED = ".partial", ".replaced"
+CLOSED = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)  # no space would help
 
 
 def beside(target: Path) -> Path:
@@ -33,7 +35,7 @@ def whole(target: Path, what: str) -> Iterator[Path]:
         what: for the message, for example "the checkpoint".
 
     Raises:
-        RunError: it could not be written; names the folder, the reason and the free space.
+        RunError: it could not be written; names the folder, the reason and what helps.
     """
     partial = beside(target)
     try:
@@ -55,9 +57,12 @@ def unwritten(error: BaseException, target: Path, what: str) -> RunError | None:
     reason = _storage_reason(error)
     if reason is None:
         return None
+    cause = error if isinstance(error, OSError) else error.__context__
+    closed = isinstance(cause, OSError) and cause.errno in CLOSED
+    room, remedy = ("", "Make the folder writable") if closed else (f"; {_free(target.parent)} free there", "Free some space")
     return RunError(
-        f"{what} could not be written to {target.parent}: {reason}; {_free(target.parent)} free there. "
-        f"What was there before is untouched. Free some space, or choose another folder."
+        f"{what} could not be written to {target.parent}: {reason}{room}. "
+        f"What was there before is untouched. {remedy}, or choose another folder."
     )
 
 
