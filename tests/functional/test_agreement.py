@@ -19,6 +19,7 @@ from delta_lightning.functional.agreement import (
     quantiles,
     rank_correlations,
     settled,
+    spearman,
 )
 
 TIED = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
@@ -33,10 +34,6 @@ def slow_ranks(values: list[float]) -> np.ndarray:
 @given(TIED)
 def test_ranks(values: list[float]) -> None:
     assert average_ranks(torch.tensor(values)).tolist() == slow_ranks(values).tolist()
-
-
-def spearman(a_N: torch.Tensor, b_N: torch.Tensor) -> float | None:
-    return rank_correlations([a_N, b_N])[0][1]
 
 
 @settings(max_examples=50, deadline=None)

@@ -39,11 +39,13 @@ def settled(values_N: Tensor) -> Tensor:
     return torch.ldexp((mantissa_N * 2.0**SETTLED_BITS).round(), exponent_N - SETTLED_BITS)
 
 
-def rank_correlations(values: Sequence[Tensor]) -> list[list[float | None]]:
-    """Spearman's rank correlation of every pair of K vectors, [K][K]: Pearson's correlation of average ranks.
+def spearman(a_N: Tensor, b_N: Tensor) -> float | None:
+    """Spearman's rank correlation, Pearson's correlation of average ranks; None where either side is constant or empty."""
+    return rank_correlations([a_N, b_N])[0][1]
 
-    None beside a constant or an empty one, itself included. Each vector is ranked once.
-    """
+
+def rank_correlations(values: Sequence[Tensor]) -> list[list[float | None]]:
+    """`spearman` of every pair of K vectors, [K][K]; each vector is ranked once. None beside a constant, itself included."""
     centred = [ranks - ranks.mean() for ranks in map(average_ranks, values)]
     lengths = [math.sqrt(float(x.square().sum())) for x in centred]
     found: list[list[float | None]] = [[None] * len(centred) for _ in centred]
