@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from delta_lightning import __version__
+from delta_lightning.cli.failures import rank
 
 USAGE = """\
 delta-lightning trains language models by reinforcement learning from verifiable rewards.
@@ -32,6 +35,8 @@ Set DELTA_DEBUG=1 to see tracebacks and what Lightning says.
 """
 OWN = ("check", "decontaminate", "export", "serve", "verify")  # each is `run` of its file in cli/; the others are cli/app.py's
 
+PATIENCE = 2.0  # seconds without a word
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 the run failed, 2 the config cannot be run.
@@ -53,14 +58,26 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # parts in a file beside the config; last, so that it shadows nothing
-    if given[0] in OWN:
-        code: int = import_module(f"delta_lightning.cli.{given[0]}").run(given[1:])
-        return code
     if given[0] == "plan":  # asks no network; libraries read this when they are imported
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-    from delta_lightning.cli.app import run
+    own = given[0] in OWN
+    with said_if_slow("loading torch, Lightning and transformers"):
+        command = import_module(f"delta_lightning.cli.{given[0] if own else 'app'}")
+    code: int = command.run(given[1:] if own else given)
+    return code
 
-    return run(given)
+
+@contextmanager
+def said_if_slow(line: str, seconds: float = PATIENCE) -> Iterator[None]:
+    """Says what the block does, on stderr and by rank 0, if it is still at it after so many seconds."""
+    timer = threading.Timer(seconds, lambda: sys.stderr.write(line + "\n"))
+    timer.daemon = True
+    if rank() == 0:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _say(text: str) -> int:

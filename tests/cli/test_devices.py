@@ -89,6 +89,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     ended = shell("fit", *SMALL, f"--run_dir={tmp_path / 'run'}", "--trainer.devices=2", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("strategy: fsdp2, the model sharded over 2 devices") == 1, "said once, by rank 0"
+    assert ended.stderr.count("starting 2 ranks\n") == 1
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]["strategy"] == "fsdp2"
     parts = sorted(path.name for path in (tmp_path / "run" / "checkpoints" / "step-1.ckpt").glob("*.distcp"))
     assert parts == ["__0_0.distcp", "__1_0.distcp"]

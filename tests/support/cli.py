@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def invoke(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.setenv(name, "")  # so that what the run puts there is taken away again
         monkeypatch.delenv(name)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    import_module("delta_lightning.cli.app")  # slow the first time, which `main` would say
     listens = signal.getsignal(signal.SIGTERM)
 
     def run(*args: str, small: bool = True, command: str = "fit") -> Outcome:

@@ -235,6 +235,7 @@ class DeltaCLI(LightningCLI):
     def fit(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Train, with the held-out accuracy before (unless resuming) and after."""
         self._callback(GracefulStop).ends_process = True
+        self._say_ranks()
         try:
             options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
             with model.memory.explained("loading, sampling, assigning credit or updating"):
@@ -252,12 +253,18 @@ class DeltaCLI(LightningCLI):
 
     def validate(self, model: PolicyModule, datamodule: PromptData, **options: Any) -> None:
         """Held-out accuracy of the model as configured, or of a checkpoint."""
+        self._say_ranks()
         try:
             options["ckpt_path"] = self._checkpoint_of_all(model, options.get("ckpt_path"))
             with model.memory.explained("loading or sampling"):
                 self.trainer.validate(model, datamodule=datamodule, **options)
         finally:
             model.close()
+
+    def _say_ranks(self) -> None:
+        """Each loads its libraries and meets the others, which takes as long as the start so far."""
+        if self.trainer.world_size > 1:
+            say(f"starting {self.trainer.world_size} ranks")
 
     def _export_finished(self, model: PolicyModule, path: str | None) -> None:
         """Of a run that was killed after its last checkpoint nothing is left to train, and no end of training exports it."""
