@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch.testing._internal.two_tensor import TwoTensor
 
 from delta_lightning.errors import ConfigError, RunError
-from delta_lightning.trainer.callbacks import RolloutCheckpoint
+from delta_lightning.trainer.callbacks import GracefulStop, RolloutCheckpoint
 from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO, whole
 from delta_lightning.trainer.callbacks.manifest import damage
 from support.toy_run import UPDATES, ToyData, ToyModule, toy_trainer
@@ -214,6 +215,20 @@ def test_a_metric_that_is_not_logged_is_named_with_those_that_are(tmp_path: Path
         ConfigError, match=r"checkpoint.best: wanted a metric that the run logs, got reward/men\. It logs .*reward/mean"
     ):
         trainer.fit(ToyModule(), datamodule=ToyData())
+
+
+def test_a_step_whose_evaluation_was_given_up_is_compared_by_its_own_updates(tmp_path: Path) -> None:
+    """The resumed run has that evaluation only; reward/mean grows in each step, so that the second is best."""
+
+    def fit(at: Callable[[str, int, int], None], **options: Any) -> None:
+        callbacks: list[Any] = [GracefulStop(), RolloutCheckpoint(best="reward/mean")]
+        toy_trainer(tmp_path, callbacks, steps=2).fit(ToyModule(at), datamodule=ToyData(), **options)
+
+    with pytest.raises(SystemExit):
+        fit(lambda *place: signal.raise_signal(signal.SIGTERM) if place == ("validate", 1, 1) else None)
+    assert names(tmp_path) == ["best-step-1.ckpt", "step-2.ckpt"]
+    fit(lambda *place: None, ckpt_path=tmp_path / "checkpoints" / "step-2.ckpt")
+    assert names(tmp_path) == ["best-step-2.ckpt", "step-2.ckpt"]
 
 
 def test_a_run_killed_before_the_best_got_its_name_gives_it_that(tmp_path: Path) -> None:

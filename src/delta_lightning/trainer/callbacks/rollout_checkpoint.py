@@ -49,6 +49,7 @@ class RolloutCheckpoint(Checkpoint):
         self.best_value: float | None = None
         self.best_of: list[str] = []  # of these the last is the best; others are there until it is
         self._evaluated = False
+        self._of_updates: float | None = None  # the metric's value before the evaluation that ends a rollout step
 
     @property
     def latest(self) -> str | None:
@@ -64,6 +65,11 @@ class RolloutCheckpoint(Checkpoint):
         """A run that was killed between two files goes on."""
         self._evaluated = False
         self._tidy(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A stop inside this evaluation has the next process end the rollout step, which did not see its updates."""
+        if self.best in trainer.callback_metrics and not self.best.startswith("held_out/"):
+            self._of_updates = float(trainer.callback_metrics[self.best])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Held-out metrics are those of this rollout step."""
@@ -121,11 +127,11 @@ class RolloutCheckpoint(Checkpoint):
         """The metric's value of this rollout step; None if it is not measured in it, or no number. Raises `ConfigError`."""
         if self.best is None or (self.best.startswith("held_out/") and not self._evaluated):
             return None
-        if all(name.startswith("held_out/") for name in trainer.callback_metrics) and not self.best.startswith("held_out/"):
-            return None  # resumed in the evaluation that ends the step: its updates were another process's
-        self._refuse_unlogged(trainer)
-        value = float(trainer.callback_metrics[self.best])
-        return None if math.isnan(value) else value  # which no later value would beat
+        value = self._of_updates
+        if self.best.startswith("held_out/") or not all(name.startswith("held_out/") for name in trainer.callback_metrics):
+            self._refuse_unlogged(trainer)
+            value = float(trainer.callback_metrics[self.best])
+        return None if value is None or math.isnan(value) else value  # no later value would beat one that is no number
 
     def check_best(self, trainer: pl.Trainer) -> None:
         """Refuses a held-out metric that the evaluation before training did not log. Raises `ConfigError`."""
@@ -143,8 +149,9 @@ class RolloutCheckpoint(Checkpoint):
         return value > other if self.best_is == "max" else value < other
 
     def state_dict(self) -> dict[str, Any]:
-        """Names of this run's checkpoints, and the best value with what it is a value of."""
-        best = {"best_of": list(self.best_of), "best_value": self.best_value, "best_by": [self.best, self.best_is]}
+        """Names of this run's checkpoints, and the best value with what it is a value of, and the last."""
+        best = {"best_of": list(self.best_of), "best_value": self.best_value, "best_by": [self.best, self.best_is],
+                "of_updates": self._of_updates}  # fmt: skip
         return {"saved": list(self.saved), **best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -152,6 +159,7 @@ class RolloutCheckpoint(Checkpoint):
         self.saved = list(state_dict["saved"])
         if state_dict.get("best_by") == [self.best, self.best_is]:
             self.best_of, self.best_value = list(state_dict["best_of"]), state_dict["best_value"]
+            self._of_updates = state_dict.get("of_updates")
 
 
 def finished_steps(trainer: pl.Trainer) -> int:
