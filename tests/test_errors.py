@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from delta_lightning.errors import ConfigError, collected_errors, require
+from delta_lightning.errors import ConfigError, check_path, collected_errors, require
 
 
 def check(value: int) -> None:
@@ -25,3 +27,9 @@ def test_collected_refusals_are_all_there_and_only_within_the_block() -> None:
     with pytest.raises(ConfigError):
         check(1)
     assert len(found) == 3
+
+
+def test_a_relative_path_is_said_to_begin_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check_path("configs/a.json").endswith(f"the working folder, {tmp_path}.")
+    assert check_path(tmp_path / "a.json") == "Check the path."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
 
 class DeltaError(Exception):
@@ -35,6 +36,13 @@ def _rebuild(what: str, wanted: str, got: str, remedy: str) -> ConfigError:
 
 class RunError(DeltaError, RuntimeError):
     """A run that cannot go on: verifier broken, disk full, weights not where they should be (exit code 1)."""
+
+
+def check_path(path: str | Path) -> str:
+    """A remedy for a path that leads nowhere: where a relative one begins."""
+    return (
+        "Check the path." if Path(path).is_absolute() else f"Check the path, which begins in the working folder, {Path.cwd()}."
+    )
 
 
 _COLLECTED: ContextVar[list[ConfigError] | None] = ContextVar("collected", default=None)

@@ -54,7 +54,7 @@ def test_meta_from_folder_or_architecture(folder: Path) -> None:
     assert Pretrained(path="Qwen/Qwen3-8B-Base", architecture=str(architecture)).meta().config.hidden_size == 4096
     with pytest.raises(ConfigError, match="architecture"):
         Pretrained(path="Qwen/Qwen3-8B-Base").meta()
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match=r"no such file\. Check the path, which begins in the working folder, /"):
         Pretrained(path="Qwen/Qwen3-8B-Base", architecture="nowhere.json").check()
 
 

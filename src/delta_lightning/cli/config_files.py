@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from delta_lightning.cli import swap
 from delta_lightning.cli.failures import delta_error, show
 from delta_lightning.cli.messages import Vocabulary, explain, nearest
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, check_path
 
 
 def settle() -> None:
@@ -50,7 +50,7 @@ def check_config_files(args: Sequence[str]) -> None:
             others = [str(other) for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
             raise ConfigError(
                 f"--config={given}", wanted="a YAML file", got="nothing there" if not path.exists() else "a folder",
-                remedy=nearest(given, others).strip() or "Check the path.",
+                remedy=nearest(given, others).strip() or check_path(path),
             )  # fmt: skip
         try:
             tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)

@@ -83,7 +83,7 @@ def check_writable(folder: Path, setting: str) -> None:
     except OSError as error:
         raise ConfigError(
             setting, wanted="a folder that can be written to", got=f"{folder} ({there}: {error.strerror})",
-            remedy=f"Choose another {setting}, or make {there} writable.",
+            remedy=f"Choose another --{setting.lstrip('-')}, or make {there} writable.",
         ) from error  # fmt: skip
 
 

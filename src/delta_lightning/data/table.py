@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from delta_lightning.data.rows import EXTENSIONS, Row, hub_rows, read_rows
-from delta_lightning.errors import ConfigError, require
+from delta_lightning.errors import ConfigError, check_path, require
 from delta_lightning.functional.random import stable_hash
 from delta_lightning.interfaces import PromptSource
 from delta_lightning.types import Problem
@@ -171,7 +171,7 @@ class Table(PromptSource):
         path = Path(self.path or "").expanduser()
         if not path.exists():
             raise ConfigError(
-                "data path", wanted="a file or folder", got=f"{path}, which does not exist", remedy="Check the path."
+                "data path", wanted="a file or folder", got=f"{path}, which does not exist", remedy=check_path(path)
             )
         folder = path if path.is_dir() else path.parent
         train = self._training_files(folder) if path.is_dir() else [path]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from delta_lightning.errors import ConfigError
+from delta_lightning.errors import ConfigError, check_path
 
 
 def read_architecture(path: str | Path) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def read_architecture(path: str | Path) -> dict[str, Any]:
     file = Path(path).expanduser()
     file = file / "config.json" if file.is_dir() else file
     if not file.is_file():
-        raise ConfigError(f"architecture {file}", wanted="a JSON file", got="no such file", remedy="Check the path.")
+        raise ConfigError(f"architecture {file}", wanted="a JSON file", got="no such file", remedy=check_path(file))
     try:
         values = json.loads(file.read_bytes())
     except ValueError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from delta_lightning.errors import ConfigError, require
+from delta_lightning.errors import ConfigError, check_path, require
 from delta_lightning.models.architecture import meta_model, read_architecture
 from delta_lightning.models.backbone import Backbone, LoadContext
 from delta_lightning.models.liger import check_liger, use_liger
@@ -177,7 +177,7 @@ class Pretrained(Backbone):
             return folder
         if folder.exists() or not HUB_NAME.fullmatch(self.path):
             got = f"{self.path}, a file" if folder.exists() else f"{self.path}, which does not exist"
-            remedy = "Check the path; a Hub name looks like Qwen/Qwen3-8B-Base."
+            remedy = f"{check_path(folder)} A Hub name looks like Qwen/Qwen3-8B-Base."
             raise ConfigError("model path", wanted="a folder or a Hub name", got=got, remedy=remedy)
         return None
 
