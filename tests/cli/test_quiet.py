@@ -28,3 +28,13 @@ def test_only_meaningless_warnings_are_ignored() -> None:
         warnings.warn("Found 52 module(s) in eval mode at the start of training. This may lead to", stacklevel=1)
         warnings.warn("the loss is not finite", stacklevel=1)
     assert [str(one.message) for one in seen] == ["the loss is not finite"]
+
+
+def test_torchaos_log_lines_are_left_out_and_its_others_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    quiet()
+    quiet()
+    logging.getLogger("torchao").warning("Failed to load %s: no CUDA", "_C_mxfp8.so")
+    logging.getLogger("torchao").warning("weights lost")
+    logging.getLogger("torch.utils._pytree").warning("Calling register_constant() on Enum subclasses is deprecated and will")
+    assert [record.getMessage() for record in caplog.records] == ["weights lost"]
+    assert all(len(logging.getLogger(name).filters) == 1 for name in ("torchao", "torch.utils._pytree"))

@@ -22,9 +22,18 @@ MEANINGLESS = (
     r".*You are trying to `self\.log\(\)` but the loop's result collection is not registered.*",
 )
 
+# Of torchao, which transformers and torch import where it is installed: kernels that nothing here calls, and its own past.
+LOGGED = {"torchao": "Failed to load ", "torch.utils._pytree": "register_constant() on Enum subclasses is deprecated"}
+
+
+def _has_meaning(record: logging.LogRecord) -> bool:
+    return LOGGED[record.name] not in record.getMessage()
+
 
 def quiet() -> None:
-    """Raise Lightning's loggers to warnings, and ignore the warnings above."""
+    """Raise Lightning's loggers to warnings, and ignore the warnings and log lines above."""
+    for name in LOGGED:
+        logging.getLogger(name).addFilter(_has_meaning)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in MEANINGLESS:
