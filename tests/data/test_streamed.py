@@ -177,3 +177,17 @@ def test_rows_in_other_files_are_not_taken_for_those_of_the_checkpoint(folder: P
     after = prepared(streamed(folder), accept_changed=True)
     after.refuse_changed(state)
     assert drawn(after, range(640, 700)) == drawn(before, range(640, 700))
+
+
+def test_columns_that_are_not_read_may_change(folder: Path) -> None:
+    before = prepared(streamed(folder))
+    expected = drawn(before, range(400))
+    assert isinstance(before.train_prompts, DrawnPrompts)
+    state = {"fingerprint": before.fingerprint().state(), "rows": before.train_prompts.place()}
+    for file in folder.glob("train*"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) | {"more": number} for number, line in enumerate(lines)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    after = prepared(streamed(folder))
+    after.refuse_changed(state)
+    assert drawn(after, range(400)) == expected

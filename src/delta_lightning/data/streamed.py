@@ -132,7 +132,7 @@ class StreamRows(OnDemand):
 
     def place(self) -> dict[str, Any]:
         """Windows at hand with their first rows' checksums, and where the stream stands before these and the next."""
-        first = {number: checksum(rows[0]) for number, rows in self._kept.items()}
+        first = {number: self._checksum(number) for number in self._kept}
         return {"window": self._window, "stands": self._stands, "first": first}
 
     def go_to(self, place: Mapping[str, Any]) -> None:
@@ -143,7 +143,7 @@ class StreamRows(OnDemand):
         for number, wanted in sorted(place["first"].items()):
             self._stands |= place["stands"]  # of which `hold` keeps what the windows at hand need
             try:
-                found = checksum(self.hold(number)[0])
+                found = self._checksum(number)
             except RunError as error:
                 found = str(error)
             if found != wanted:
@@ -152,6 +152,12 @@ class StreamRows(OnDemand):
                     "rows at the old position, after reading up to it, with --data.accept_changed=true.",
                     got=f"another row {number * self._window + 1:,} of the stream, or the same rows in other files",
                 )  # fmt: skip
+
+    def _checksum(self, number: int) -> str:
+        """SHA-256 of a window's first row, of its columns that are read, as JSON; hexadecimal. Raises `RunError`."""
+        row = self.hold(number)[0]
+        read = {name: row[name] for name in self._table.wanted_columns()}
+        return hashlib.sha256(json.dumps(read, sort_keys=True, default=str).encode()).hexdigest()
 
     def _read(self, number: int) -> list[Mapping[str, Any]]:
         """One window; unless the stream stands before it, it begins anew where it is known to stand. Raises `RunError`."""
@@ -190,11 +196,6 @@ class StreamRows(OnDemand):
             if done % EVERY == 0:
                 self.tick(phase, done, count)
             yield row
-
-
-def checksum(row: Mapping[str, Any]) -> str:
-    """SHA-256 of a row as JSON with sorted keys, hexadecimal."""
-    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def stream_rows(table: Table) -> tuple[Any, int | None]:
