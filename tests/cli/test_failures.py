@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from delta_lightning.cli.failures import exit_code, hush_writers, lost_rank_message, rank, storage_message
+from delta_lightning.cli.failures import exit_code, hush_writers, lost_rank_message, rank, storage_message, told
 from delta_lightning.errors import ConfigError, RunError
 from support.world import run_ranks
 
@@ -41,6 +41,21 @@ def test_a_full_disk_is_found_under_what_wrapped_it(tmp_path: Path) -> None:
 def test_the_reason_and_the_file_are_named(number: int, reason: str, tmp_path: Path) -> None:
     message = storage_message(OSError(number, os.strerror(number), str(tmp_path / "f")), Path("elsewhere"))
     assert message is not None and reason in message and str(tmp_path / "f") in message and "elsewhere" not in message
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_may_not_be_read_is_refused_as_that_and_what_may_not_be_written_as_before(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    if there:
+        file.write_text("of somebody else")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).exists() and (mode == os.F_OK or Path(path) != file))
+    code = told(wrapped(PermissionError(errno.EACCES, "denied", str(file))), tmp_path)
+    said = capsys.readouterr().err
+    assert code == (2 if there else 1)
+    assert (f"{file}: wanted a file or folder that can be read, got permission was denied" in said) == there
+    assert ("could not write" in said) == (not there)
 
 
 def test_other_errors_are_not_about_storage() -> None:

@@ -57,19 +57,31 @@ def delta_error(error: BaseException | None) -> DeltaError | None:
 
 
 def told(error: Exception, folder: Path) -> int:
-    """Say an error made on purpose, a failure to write or a lost rank in one message; returns the exit code.
+    """Say an error made on purpose, a failure to read or write or a lost rank in one message; returns the exit code.
 
     Raises what is a bug.
 
     Args:
         folder: where the command writes.
     """
-    known = delta_error(error)
+    known = delta_error(error) or unreadable(error)
     message = str(known) if known is not None else storage_message(error, folder) or lost_rank_message(error)
     if message is None or debugging():
         raise error
     show(message)
     return exit_code(known or error)
+
+
+def unreadable(error: BaseException) -> ConfigError | None:
+    """What to say of a file or folder that is there and that this user may not read; None for any other error."""
+    for cause in chain(error):
+        if isinstance(cause, PermissionError) and isinstance(cause.filename, (str, bytes)):
+            path = Path(os.fsdecode(cause.filename))
+            hidden = not os.access(path.parent, os.X_OK)
+            if hidden or (os.access(path, os.F_OK) and not os.access(path, os.R_OK)):
+                return ConfigError(str(path), wanted="a file or folder that can be read", got="permission was denied",
+                                   remedy="Make it readable for the user of this run, or name another.")  # fmt: skip
+    return None
 
 
 def storage_message(error: BaseException, folder: Path) -> str | None:
