@@ -13,6 +13,7 @@ import torch
 from delta_lightning.cli.app import DeltaCLI
 from delta_lightning.cli.checkpoint_path import VARIABLE, agreed, newest_whole, resolve, told
 from delta_lightning.errors import ConfigError
+from delta_lightning.trainer.callbacks import manifest
 from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO
 
 
@@ -48,6 +49,21 @@ def test_the_last_is_the_one_that_was_made_last(folder: Path) -> None:
         assert ask(word, folder) == str(folder / "step-2-update-1.ckpt")
     assert ask.said == [f"going on from {folder / 'step-2-update-1.ckpt'}"] * 2
     assert ask.environment == {VARIABLE: str(folder / "step-2-update-1.ckpt")}
+
+
+def test_those_that_are_removed_meanwhile_are_left_out_and_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a run that goes on: one since the folder was listed, one before it is read."""
+    listed, newest, said = sorted(folder.glob("[!.]*.ckpt")), folder / "step-2-update-1.ckpt", list[str]()
+    read = manifest.read_sum
+
+    def removing(file: Path, *args: Any, **options: Any) -> Any:
+        newest.unlink(missing_ok=True)
+        return read(file, *args, **options)
+
+    monkeypatch.setattr(manifest, "read_sum", removing)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*listed, folder / "step-9.ckpt"])
+    assert newest_whole(folder, say=said.append) == folder / "step-5.ckpt"
+    assert said == [f"{newest} is damaged and left out: step-2-update-1.ckpt was removed while it was read"]
 
 
 def test_the_answer_of_an_earlier_run_of_the_process_is_not_handed_on() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from delta_lightning.cli import preflight
 from delta_lightning.trainer.callbacks.manifest import damage
 from delta_lightning.trainer.module import PolicyModule
 from support.cli import Invoke
@@ -42,6 +44,25 @@ def test_another_model_and_a_damaged_checkpoint_are_refused_before_a_model_loads
     assert gone_on.code == 0 and "step-2.ckpt is damaged and left out" in gone_on.err
     assert f"going on from {checkpoints / 'step-1.ckpt'}" in gone_on.err
     assert damage(checkpoints / "step-2.ckpt") is None, "the step was made again"
+
+
+@pytest.mark.parametrize("strategy", ["auto", "fsdp2"])
+def test_a_checkpoint_that_another_process_removes_just_then_is_one_message(
+    strategy: str, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = tmp_path / "run"
+    assert invoke(*FAST, f"--trainer.strategy={strategy}").code == 0
+    checkpoint, check = run_folder / "checkpoints" / "step-1.ckpt", preflight.check_inputs
+
+    def removing(*args: Any, **options: Any) -> None:
+        check(*args, **options)
+        shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
+
+    monkeypatch.setattr(preflight, "check_inputs", removing)
+    more = ("--trainer.max_epochs=2", "--ckpt_path=last")
+    resumed = invoke("fit", f"--config={run_folder / 'config.yaml'}", *more, small=False)
+    assert resumed.code == 1 and "Traceback" not in resumed.err
+    assert f"error: the checkpoint {checkpoint} was there when the run began and is gone" in resumed.err
 
 
 @pytest.mark.slow

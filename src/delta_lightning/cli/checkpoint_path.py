@@ -151,4 +151,7 @@ def _made(checkpoint: Path) -> tuple[int, list[int]]:
     """When it was made; of two at the same time the one that is further."""
     seal = read_seal(checkpoint)
     position: list[Any] = [int(number) for number in re.findall(r"\d+", checkpoint.stem)]
-    return (checkpoint.stat().st_mtime_ns if seal is None else seal.time_ns), position
+    try:
+        return (checkpoint.stat().st_mtime_ns if seal is None else seal.time_ns), position
+    except FileNotFoundError:  # removed since the folder was listed, by a run that goes on
+        return 0, position

@@ -18,7 +18,7 @@ from delta_lightning.models.adapter import Adapter
 from delta_lightning.models.sharding import Sharding, unsummed
 from delta_lightning.models.spreading import spread, spread_files
 from delta_lightning.models.weight_files import WeightFiles
-from delta_lightning.trainer.callbacks.atomic import beside, unwritten, whole
+from delta_lightning.trainer.callbacks.atomic import beside, still_there, unwritten, whole
 from delta_lightning.trainer.callbacks.manifest import read_sums, write_manifest
 from delta_lightning.trainer.ranks import Ranks
 
@@ -137,6 +137,11 @@ class FSDP2Strategy(ModelParallelStrategy):
                     with _told(target):
                         write_manifest(beside(target), {name: one for part in sums for name, one in part.items()})
         self.barrier("renamed")
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read each rank's part, from the path that rank 0 was given. Collective. Raises `RunError` where it has gone."""
+        with still_there(Path(checkpoint_path)):
+            return super().load_checkpoint(checkpoint_path, weights_only)
 
     @contextmanager
     def _together(self, failed: str = "the checkpoint could not be written") -> Iterator[None]:

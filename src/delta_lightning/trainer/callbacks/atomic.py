@@ -13,9 +13,10 @@ from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from torch.distributed.checkpoint.api import CheckpointException
 
 from delta_lightning.errors import RunError
-from delta_lightning.trainer.callbacks.manifest import SummingFile
+from delta_lightning.trainer.callbacks.manifest import META, SummingFile
 
 PARTIAL, REPLACED = ".partial", ".replaced"
 CLOSED = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)  # no space would help
@@ -88,7 +89,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Read `path` into main memory."""
         # Lightning's default is a function, with which torch does not read tensors that wrap others (moments in 8 bits).
-        return super().load_checkpoint(path, map_location, weights_only)
+        with still_there(Path(path)):
+            return super().load_checkpoint(path, map_location, weights_only)
+
+
+@contextmanager
+def still_there(checkpoint: Path) -> Iterator[None]:
+    """Says so where the checkpoint that is read within was removed meanwhile. Raises `RunError`."""
+    try:
+        yield
+    except (OSError, ValueError, CheckpointException) as error:
+        if checkpoint.is_file() or (checkpoint / META).is_file():
+            raise
+        raise RunError(
+            f"the checkpoint {checkpoint} was there when the run began and is gone: another process has removed it. "
+            "Resume from one that is there, or with --ckpt_path=last."
+        ) from error
 
 
 def _put(partial: Path, target: Path) -> None:

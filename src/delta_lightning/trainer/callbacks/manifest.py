@@ -116,6 +116,13 @@ def damage(checkpoint: Path, tick: Tick = lambda done, total: None) -> str | Non
     Args:
         checkpoint: a file or a folder. tick: bytes read so far and in all.
     """
+    try:
+        return _damage(checkpoint, tick)
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} was removed while it was read"
+
+
+def _damage(checkpoint: Path, tick: Tick) -> str | None:
     seal = read_seal(checkpoint)
     if seal is None:
         return unsealed(checkpoint)
