@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from delta_lightning.__main__ import main
+from delta_lightning.models import stored_weights
 from support.kill_drill import run
 
 ONE_STEP = ("--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=2")
@@ -98,6 +99,10 @@ def test_the_package_of_the_optimisers_state_is_imported_or_asked_for(
     file = tmp_path / "step-1.ckpt"
     (tmp_path / "eight_bits.py").write_text(STATE)
     subprocess.run([sys.executable, "-c", SAVE, file], env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
+    assert exported(file, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "wanted state of torch and of torchao, got eight_bits.Moments." in said and "eight_bits" not in sys.modules
+    monkeypatch.setattr(stored_weights, "STATE_PACKAGES", ("eight_bits",))
     assert exported(file, tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "wanted the package of its optimiser's state, eight_bits.Moments" in said and "pip install eight_bits." in said

@@ -15,6 +15,7 @@ from torch import Tensor
 from delta_lightning.errors import ConfigError
 
 PREFIX = "policy."  # of the policy's tensors among those of the module
+STATE_PACKAGES = ("torchao",)  # whose classes may stand in an optimiser's state
 CONFIGS = "delta_lightning_model"  # entry of a checkpoint: the model's configs as JSON
 
 
@@ -47,7 +48,7 @@ def checkpoint_head(checkpoint: Path) -> dict[str, Any]:
     """All of a file, mapped; of a folder what is not cut into parts.
 
     Raises:
-        ConfigError: the optimiser's state is of a package that is not installed.
+        ConfigError: the optimiser's state is of a package that is not installed, or not one of `STATE_PACKAGES`.
         UnpicklingError, RuntimeError and others: it is no checkpoint.
     """
     file = checkpoint / "meta.pt" if checkpoint.is_dir() else checkpoint
@@ -63,15 +64,23 @@ def _mapped(file: Path) -> dict[str, Any]:
 
 
 def _import_packages(file: Path) -> None:
-    """Imports packages of classes in the state, such as 8-bit moments: they tell torch themselves which may be read."""
+    """Imports packages of classes in the state, such as 8-bit moments: they tell torch themselves which may be read.
+
+    No others than `STATE_PACKAGES`: a file must not choose what runs here.
+    """
     for name in torch.serialization.get_unsafe_globals_in_checkpoint(file):
-        module, _, _ = name.rpartition(".")
+        package = name.partition(".")[0]
+        if package not in STATE_PACKAGES:
+            raise ConfigError(
+                str(file), wanted=f"state of torch and of {', '.join(STATE_PACKAGES)}", got=name,
+                remedy="It is not imported, because a file must not choose what runs here. The run itself exports at its end.",
+            )  # fmt: skip
         try:
-            importlib.import_module(module)
+            importlib.import_module(name.rpartition(".")[0])
         except ModuleNotFoundError as error:
             raise ConfigError(
                 str(file), wanted=f"the package of its optimiser's state, {name}", got=f"no {error.name}",
-                remedy=f"Install it: pip install {module.partition('.')[0]}.",
+                remedy=f"Install it: pip install {package}.",
             ) from error  # fmt: skip
 
 
