@@ -108,6 +108,14 @@ def test_numbers_that_are_not_finite_are_no_agreement() -> None:
         prove(session, model)
 
 
+def test_weights_that_training_has_spoiled_are_not_blamed_on_their_delivery() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(RunError, match=r"The trainer's own are not finite, .* Lower the learning rate"):
+        prove(hf_session(model), model)
+
+
 def test_another_tokenizer_is_caught_by_the_first_completion() -> None:
     session = hf_session(tiny_model())
     params = SamplingParams(max_new_tokens=12)

@@ -133,6 +133,11 @@ class WeightProof:
         gap = float((theirs - ours).abs().mean())
         with torch.autocast(device_of(policy).type, torch.bfloat16):  # first: every rank must enter the model
             rounded = torch.cat(sequence_logprobs(policy, self._probe)).double().cpu()
+        if not bool(ours.isfinite().all()):
+            return (
+                "The trainer's own are not finite, as after an update that went too far. Lower the learning rate, and go on from "
+                "a checkpoint before that; the last one may hold these weights."
+            )
         rounding = float((rounded - ours).abs().mean())
         if self._before is not None and float((theirs - self._before).abs().mean()) < 0.1 * gap:
             return "They are those of the version before: the sampler still serves stale weights."
