@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch.testing._internal.two_tensor import TwoTensor
@@ -55,6 +56,28 @@ def test_a_resume_goes_on_bitwise_and_clears_up_after_the_run_that_it_continues(
     trainer.fit(resumed, datamodule=ToyData(), ckpt_path=folder / "checkpoints" / "step-2.ckpt")
     assert torch.equal(resumed.weights, whole_run.weights)
     assert names(folder) == ["step-3.ckpt", "step-4.ckpt", "step-99.ckpt"]
+
+
+class Spoiling(pl.Callback):
+    """The weights are no numbers after the second rollout step."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            pl_module.weights.data[3] = self.value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_replace_no_checkpoint(value: float, tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, [Spoiling(value), RolloutCheckpoint()], steps=3)
+    with pytest.raises(
+        RunError, match=r"1 trained tensors .* after optimiser step 4 \(weights\).* step-1.ckpt is the last one"
+    ):
+        trainer.fit(ToyModule(), datamodule=ToyData())
+    assert names(tmp_path) == ["step-1.ckpt"] and damage(tmp_path / "checkpoints" / "step-1.ckpt") is None
+    assert torch.load(tmp_path / "checkpoints" / "step-1.ckpt", weights_only=True)["state_dict"]["weights"].isfinite().all()
 
 
 class Wrapping(torch.optim.SGD):

@@ -136,7 +136,7 @@ class WeightProof:
         if not bool(ours.isfinite().all()):
             return (
                 "The trainer's own are not finite, as after an update that went too far. Lower the learning rate, and go on "
-                "from a checkpoint before that; the last one may hold these weights."
+                "from the last checkpoint."
             )
         rounding = float((rounded - ours).abs().mean())
         if self._before is not None and float((theirs - self._before).abs().mean()) < 0.1 * gap:

@@ -13,8 +13,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from delta_lightning.errors import ConfigError, require
+from delta_lightning.errors import ConfigError, RunError, require
 from delta_lightning.trainer.callbacks.atomic import AtomicCheckpointIO, whole
+from delta_lightning.trainer.ranks import Ranks
+from delta_lightning.trainer.spoiled import spoiled
 
 
 class RolloutCheckpoint(Checkpoint):
@@ -97,14 +99,24 @@ class RolloutCheckpoint(Checkpoint):
         """Save the present state under its position's name, then remove the oldest beyond `keep`. Collective.
 
         Raises:
-            RunError: it could not be written; the checkpoint before it is still there.
+            RunError: it could not be written, or weights are not finite; the checkpoint before it is still there.
         """
+        self._refuse_spoiled(trainer)
         folder, name = Path(trainer.default_root_dir) / self.folder, position_name(trainer)
         before = [other for other in self.saved if other != name]
         self.saved = [*before, name]  # before saving: this list is part of the checkpoint
         trainer.save_checkpoint(folder / name)
         self._tidy(trainer)
         return folder / name
+
+    def _refuse_spoiled(self, trainer: pl.Trainer) -> None:
+        trained = ((name, value) for name, value in trainer.lightning_module.named_parameters() if value.requires_grad)
+        if names := spoiled(trained, Ranks.current()):
+            remedy = f"{self.latest} is the last one; resume" if self.latest else "Begin again"
+            raise RunError(
+                f"{len(names)} trained tensors are not finite after optimiser step {trainer.global_step} ({', '.join(names[:3])}), "
+                f"so that no checkpoint is made. {remedy} with a lower learning rate."
+            )
 
     def _tidy(self, trainer: pl.Trainer) -> None:
         """The best one under its own name, then no others than those that stay."""
