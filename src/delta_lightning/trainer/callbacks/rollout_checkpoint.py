@@ -112,9 +112,10 @@ class RolloutCheckpoint(Checkpoint):
     def _refuse_spoiled(self, trainer: pl.Trainer) -> None:
         trained = ((name, value) for name, value in trainer.lightning_module.named_parameters() if value.requires_grad)
         if names := spoiled(trained, Ranks.current()):
+            some = ", ".join(names[:3])
             remedy = f"{self.latest} is the last one; resume" if self.latest else "Begin again"
             raise RunError(
-                f"{len(names)} trained tensors are not finite after optimiser step {trainer.global_step} ({', '.join(names[:3])}), "
+                f"{len(names)} trained tensors are not finite after optimiser step {trainer.global_step} ({some}), "
                 f"so that no checkpoint is made. {remedy} with a lower learning rate."
             )
 
