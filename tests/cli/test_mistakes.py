@@ -97,13 +97,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         lambda tmp_path: ["fitt"],
         ["unknown command fitt", "Did you mean fit?", "plan, decontaminate, export, ablate, check, verify, serve"],
     ),
-    "options of a named strategy": (
-        flags("--trainer.strategy=fsdp2", "--trainer.strategy.cpu_offload=true"),
-        ["trainer.strategy: wanted a class before its options, got the name fsdp2", "--trainer.strategy=FSDP2Strategy"],
-    ),
-    "options of the strategy that is chosen by itself": (
-        flags("--trainer.strategy.cpu_offload=true"),
-        ["got the name auto", "--trainer.strategy=FSDP2Strategy"],
+    "option that the strategy chosen by itself does not have": (
+        flags("--trainer.strategy.cpu_offlod=true"),
+        ["trainer.strategy: FSDP2Strategy has no setting 'cpu_offlod'", "Did you mean cpu_offload?"],
     ),
     # Values.
     "greedy evaluation": (

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from delta_lightning.cli import checkpoint_path, export, preflight, resume, run_folder, swap
+from delta_lightning.cli import checkpoint_path, export, preflight, resume, run_folder, strategy_option, swap
 from delta_lightning.cli.command import prepare, run_command
 from delta_lightning.cli.config_files import ShortErrors
 from delta_lightning.cli.devices import accepted, check_nodes, settle_strategy
@@ -145,6 +145,7 @@ class DeltaCLI(LightningCLI):
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(GracefulStop, "stop")
         parser.set_defaults(PUBLISHED_METHOD)
+        strategy_option.install(parser)
         parser.link_arguments("model.micro_batches", "trainer.accumulate_grad_batches")
         parser.link_arguments("model.seed", "seed_everything")
 

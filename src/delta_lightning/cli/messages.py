@@ -139,12 +139,6 @@ def _not_installed(message: str, words: Vocabulary) -> str | None:
     return f"{_key(message)}: cannot import {name}: there is no {module}. Install it (pip install {package}), or correct it."
 
 
-NAMED = {  # strategies that Lightning knows by a name, which has no options
-    **dict.fromkeys(("auto", "fsdp2"), "Write --trainer.strategy=FSDP2Strategy before them."),
-    "ddp": "Write --trainer.strategy=DDPStrategy before them, or FSDP2Strategy.",
-}
-
-
 def _wrong_class(message: str, words: Vocabulary) -> str | None:
     patterns = {
         r"Expected a dot import path string: (\S+)": "unknown class '{}'",
@@ -159,8 +153,6 @@ def _wrong_class(message: str, words: Vocabulary) -> str | None:
         match = re.search(pattern, message)
         if match is not None:
             name, keys = match.group(1), KEY.findall(message)
-            if _key(message) == "trainer.strategy" and name in NAMED:
-                return f"trainer.strategy: wanted a class before its options, got the name {name}. {NAMED[name]}"
             hint = words.hint(keys, CLASS.findall(message)) if keys else None
             numbers = [_plain(one.__name__) for one in typing.get_args(hint) if one in (int, float)]
             if numbers and all(_path(cls).startswith("torch.") for cls in subclasses(hint)):  # tensors, which no text can name

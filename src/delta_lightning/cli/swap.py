@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import Namespace, _typehints
@@ -33,12 +34,17 @@ def _drop_all(_parser: Any, before: Any, after: Any) -> None:
     """What jsonargparse calls with the old and the new {class_path, init_args}; `before` is changed in place."""
     if not before or "init_args" not in before or before["class_path"] == after["class_path"]:
         return
-    old = {name: before["init_args"].pop(name) for name in _names(before["init_args"])}
-    kept = _names(after.get("init_args"))
+    drop(before, after["class_path"], _names(after.get("init_args")))
+
+
+def drop(before: Any, after: str, kept: Sequence[str] = ()) -> None:
+    """Takes the arguments of `before`, {class_path, init_args}, away, and notes those that are not given anew, by `kept`."""
+    arguments = before.get("init_args") or {}
+    old = {name: arguments.pop(name) for name in _names(arguments)}
     news = {name: value for name, value in _unusual(before["class_path"], old).items() if name not in kept}
     if news:
         values = ", ".join(f"{name}={value}" for name, value in news.items())
-        _dropped[f"{_short(after['class_path'])} replaces {_short(before['class_path'])}; dropped with it: {values}"] = None
+        _dropped[f"{_short(after)} replaces {_short(before['class_path'])}; dropped with it: {values}"] = None
 
 
 def _unusual(class_path: str, arguments: dict[str, Any]) -> dict[str, Any]:
