@@ -140,10 +140,12 @@ def test_two_ranks_stopped_by_a_signal_on_one(
 
 @pytest.mark.slow
 def test_killed_again_and_again(whole: Whole, tmp_path: Path) -> None:
-    """At random moments of its own time, until it comes through; each start has a little longer."""
-    draws, killed = random.Random(2), 0
+    """At random moments, from a fifth of its own time on, until it comes through; each start has a little longer."""
+    began = time.monotonic()
+    assert run(tmp_path / "timed").codes == [0]
+    seconds, draws, killed = time.monotonic() - began, random.Random(2), 0
     for start in range(20):
-        ended = run(tmp_path, after=draws.uniform(2.0, 4.0) + start / 2)
+        ended = run(tmp_path, after=seconds * (0.2 + 0.1 * start) * draws.uniform(0.8, 1.2))
         killed += ended.codes == [-9]
         if ended.codes == [0]:
             break
