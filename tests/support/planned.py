@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,6 +208,8 @@ def _update(case: Case, module: PolicyModule, model: Any, optimizer: torch.optim
             loss, scores = micro_batch_loss(one.experience, one.totals, parts, scorer)
             loss.backward()
             del loss, scores, one
+        if ranks.size > 1:
+            time.sleep(0.2)  # gloo's threads let go of what they summed a moment after the ranks go on
         found["update"] = meter.restart()
         optimizer.step()
         found["optimiser step"] = meter.peak
