@@ -52,6 +52,7 @@ def built(invoke: Invoke, patch: pytest.MonkeyPatch, *args: str) -> tuple[Policy
 
     patch.setattr(preflight, "check_inputs", stop)
     patch.chdir(ROOT)
+    patch.setenv("MASTER_ADDR", "localhost")  # as a launcher does on every node
     done = invoke("fit", *args, "--run_dir=unused", "--trainer.accelerator=cpu", small=False)
     assert done.code == 0, done.err
     return KNOWN.setdefault(args, found[0])
