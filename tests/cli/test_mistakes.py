@@ -201,6 +201,15 @@ def test_mistake_is_refused(
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+def test_a_number_is_wanted_whatever_tensors_a_package_adds(invoke: Invoke) -> None:
+    class Moments(torch.Tensor):
+        """As those of optimisers in 8 bits."""
+
+    Moments.__qualname__ = "Moments"  # no local class, which messages pass over
+    done = invoke("--model.optimizer.lr=small")
+    assert "model.optimizer.lr: wanted a number, got 'small'" in done.err and Moments.__name__ not in done.err
+
+
 def test_required_settings_are_named_with_the_choices(invoke: Invoke) -> None:
     done = invoke("fit", small=False)
     assert done.code == 2

@@ -92,7 +92,10 @@ def test_a_mask_that_shrank_leaves_nothing_outside(part: PolicyLoss) -> None:
         assert not bool(value_BT[~mask_BT].any())
 
 
-@given(advantage=strategies.sampled_from([-2.0, -1.0, 1.0, 3.0]), ratio=strategies.floats(0.05, 20))
+@given(
+    advantage=strategies.sampled_from([-2.0, -1.0, 1.0, 3.0]),
+    ratio=strategies.floats(0.05, 20).filter(lambda ratio: ratio != 4.0),  # the corner, where either slope is right
+)
 def test_an_upper_clamp_of_the_unclipped_ratio_is_the_dual_clip(advantage: float, ratio: float) -> None:
     """INTELLECT-2's two-sided clipping, TRL's `delta`: min(min(r, delta) A, clip(r) A), with delta above the clip."""
     pairs = []

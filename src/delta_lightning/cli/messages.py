@@ -155,7 +155,8 @@ def _wrong_class(message: str, words: Vocabulary) -> str | None:
             name, keys = match.group(1), KEY.findall(message)
             hint = words.hint(keys, CLASS.findall(message)) if keys else None
             numbers = [_plain(one.__name__) for one in typing.get_args(hint) if one in (int, float)]
-            if numbers and all(_path(cls).startswith("torch.") for cls in subclasses(hint)):  # tensors, which no text can name
+            others = [_path(one) for one in typing.get_args(hint) if inspect.isclass(one) and one.__module__ != "builtins"]
+            if numbers and all(path.startswith("torch.") for path in others):  # tensors, which no text can name
                 return f"{_key(message)}: wanted {' or '.join(numbers)}, got '{name}'."
             close = nearest(_short(name), map(_short, map(_path, subclasses(hint))))
             return f"{_key(message)}: {says.format(name)}.{close}{_known(hint)}"
